@@ -1,131 +1,115 @@
-//! Globals the loader sets before load: structure offsets and limits.
+//! Globals the loader sets before load: structure offsets and facts of the running kernel.
 use crate::wire;
 
 /// An offset that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// Declares the offsets once: the structure, an empty value, and where each one is found in BTF.
+macro_rules! offsets {
+    ($($field:ident = $path:literal),* $(,)?) => {
+        wire! {
+            /// Byte offsets of kernel structure fields, in the order of [`PATHS`].
+            pub struct Offsets [208] {
+                $(
+                    #[doc = concat!("`", $path, "`")]
+                    pub $field: u32
+                ),*
+            }
+        }
+
+        impl Offsets {
+            /// Every offset absent.
+            pub const NONE: Offsets = Offsets { $($field: ABSENT),* };
+        }
+
+        /// Where each offset is found: `structure.member`, alternatives after `|`, first hit wins.
+        pub const PATHS: [&str; size_of::<Offsets>() / 4] = [$($path),*];
+    };
+}
+
+offsets! {
+    task_tgid = "task_struct.tgid",
+    task_group_leader = "task_struct.group_leader",
+    task_start_boottime = "task_struct.start_boottime|task_struct.real_start_time",
+    task_mm = "task_struct.mm",
+    task_signal = "task_struct.signal",
+    task_exit_code = "task_struct.exit_code",
+    task_thread_pid = "task_struct.thread_pid",
+    task_files = "task_struct.files",
+    signal_live = "signal_struct.live",
+    signal_group_exit_code = "signal_struct.group_exit_code",
+    pid_level = "pid.level",
+    pid_numbers = "pid.numbers",
+    upid_nr = "upid.nr",
+    files_fdt = "files_struct.fdt",
+    fdtable_fd = "fdtable.fd",
+    fdtable_max_fds = "fdtable.max_fds",
+    file_inode = "file.f_inode",
+    file_private_data = "file.private_data",
+    file_dentry = "file.f_path.dentry",
+    // From 6.13 a file counts its references in `file_ref`.
+    file_count = "file.f_count|file.f_ref.refcnt",
+    path_dentry = "path.dentry",
+    dentry_name = "dentry.d_name.name",
+    dentry_inode = "dentry.d_inode",
+    inode_mode = "inode.i_mode",
+    inode_ino = "inode.i_ino",
+    inode_sb = "inode.i_sb",
+    sb_dev = "super_block.s_dev",
+    socket_sk = "socket.sk",
+    sock_family = "sock.__sk_common.skc_family",
+    sock_num = "sock.__sk_common.skc_num",
+    sock_dport = "sock.__sk_common.skc_dport",
+    sock_rcv_saddr = "sock.__sk_common.skc_rcv_saddr",
+    sock_daddr = "sock.__sk_common.skc_daddr",
+    sock_v6_rcv_saddr = "sock.__sk_common.skc_v6_rcv_saddr",
+    sock_v6_daddr = "sock.__sk_common.skc_v6_daddr",
+    sock_net = "sock.__sk_common.skc_net.net",
+    sock_type = "sock.sk_type",
+    sock_protocol = "sock.sk_protocol",
+    net_inum = "net.ns.inum",
+    tcp_mstamp = "tcp_sock.tcp_mstamp",
+    tcp_rcv_nxt = "tcp_sock.rcv_nxt",
+    tcp_copied_seq = "tcp_sock.copied_seq",
+    msghdr_iter = "msghdr.msg_iter",
+    // Before 5.14 one word held the iterator's type and its direction.
+    iter_type = "iov_iter.iter_type|iov_iter.type",
+    iter_offset = "iov_iter.iov_offset",
+    iter_segments = "iov_iter.nr_segs",
+    // Renamed in 6.4.
+    iter_iov = "iov_iter.__iov|iov_iter.iov",
+    // From 6.0.
+    iter_ubuf = "iov_iter.ubuf",
+    user_msghdr_iov = "user_msghdr.msg_iov",
+    user_msghdr_iovlen = "user_msghdr.msg_iovlen",
+    mmsghdr_len = "mmsghdr.msg_len",
+    upid_size = "upid#",
+}
+
 wire! {
-    /// Byte offsets of kernel structure fields, read from the running kernel's BTF.
-    pub struct Offsets [152] {
-        /// `task_struct.tgid`
-        pub task_tgid: u32,
-        /// `task_struct.pid`
-        pub task_pid: u32,
-        /// `task_struct.group_leader`
-        pub task_group_leader: u32,
-        /// `task_struct.start_boottime`
-        pub task_start_boottime: u32,
-        /// `task_struct.mm`
-        pub task_mm: u32,
-        /// `task_struct.signal`
-        pub task_signal: u32,
-        /// `task_struct.exit_code`
-        pub task_exit_code: u32,
-        /// `task_struct.thread_pid`
-        pub task_thread_pid: u32,
-        /// `task_struct.files`
-        pub task_files: u32,
-        /// `signal_struct.live`
-        pub signal_live: u32,
-        /// `signal_struct.group_exit_code`
-        pub signal_group_exit_code: u32,
-        /// `pid.level`
-        pub pid_level: u32,
-        /// `pid.numbers`
-        pub pid_numbers: u32,
-        /// Size of `struct upid`
-        pub upid_size: u32,
-        /// `files_struct.fdt`
-        pub files_fdt: u32,
-        /// `fdtable.fd`
-        pub fdtable_fd: u32,
-        /// `fdtable.max_fds`
-        pub fdtable_max_fds: u32,
-        /// `file.f_inode`
-        pub file_inode: u32,
-        /// `file.private_data`
-        pub file_private_data: u32,
-        /// `file.f_path.dentry`
-        pub file_dentry: u32,
-        /// The reference count of `struct file`: `f_count`, or `f_ref.refcnt` from 6.13
-        pub file_count: u32,
-        /// Its value when one reference is left: 1 for `f_count`, 0 for `f_ref`
-        pub file_count_last: u32,
-        /// `path.dentry`
-        pub path_dentry: u32,
-        /// `dentry.d_name.name`
-        pub dentry_name: u32,
-        /// `dentry.d_inode`
-        pub dentry_inode: u32,
-        /// `inode.i_mode`
-        pub inode_mode: u32,
-        /// `inode.i_ino`
-        pub inode_ino: u32,
-        /// `inode.i_sb`
-        pub inode_sb: u32,
-        /// `super_block.s_dev`
-        pub sb_dev: u32,
-        /// `socket.sk`
-        pub socket_sk: u32,
-        /// `sock_common.skc_family`
-        pub sock_family: u32,
-        /// `sock_common.skc_num` (local port, host order)
-        pub sock_num: u32,
-        /// `sock_common.skc_dport` (network order)
-        pub sock_dport: u32,
-        /// `sock_common.skc_rcv_saddr`; the peer's `skc_daddr` stands 4 bytes before
-        pub sock_rcv_saddr: u32,
-        /// `sock_common.skc_daddr`
-        pub sock_daddr: u32,
-        /// `sock_common.skc_v6_rcv_saddr`
-        pub sock_v6_rcv_saddr: u32,
-        /// `sock_common.skc_v6_daddr`
-        pub sock_v6_daddr: u32,
-        /// `sock_common.skc_net`
-        pub sock_net: u32,
+    /// Facts of the running kernel that are not offsets.
+    pub struct Facts [16] {
+        /// The reference count of a `struct file` that has one reference left.
+        pub file_last: u32,
+        /// What to keep of the iterator's type: before 5.14 its lowest bit is the direction.
+        pub iter_mask: u32,
+        /// `ITER_IOVEC`
+        pub iter_iovec: u32,
+        /// `ITER_UBUF`, or [`ABSENT`]
+        pub iter_ubuf: u32,
     }
 }
 
-impl Offsets {
-    /// Every offset absent.
-    pub const NONE: Offsets = Offsets {
-        task_tgid: ABSENT,
-        task_pid: ABSENT,
-        task_group_leader: ABSENT,
-        task_start_boottime: ABSENT,
-        task_mm: ABSENT,
-        task_signal: ABSENT,
-        task_exit_code: ABSENT,
-        task_thread_pid: ABSENT,
-        task_files: ABSENT,
-        signal_live: ABSENT,
-        signal_group_exit_code: ABSENT,
-        pid_level: ABSENT,
-        pid_numbers: ABSENT,
-        upid_size: ABSENT,
-        files_fdt: ABSENT,
-        fdtable_fd: ABSENT,
-        fdtable_max_fds: ABSENT,
-        file_inode: ABSENT,
-        file_private_data: ABSENT,
-        file_dentry: ABSENT,
-        file_count: ABSENT,
-        file_count_last: ABSENT,
-        path_dentry: ABSENT,
-        dentry_name: ABSENT,
-        dentry_inode: ABSENT,
-        inode_mode: ABSENT,
-        inode_ino: ABSENT,
-        inode_sb: ABSENT,
-        sb_dev: ABSENT,
-        socket_sk: ABSENT,
-        sock_family: ABSENT,
-        sock_num: ABSENT,
-        sock_dport: ABSENT,
-        sock_rcv_saddr: ABSENT,
-        sock_daddr: ABSENT,
-        sock_v6_rcv_saddr: ABSENT,
-        sock_v6_daddr: ABSENT,
-        sock_net: ABSENT,
-    };
+impl Facts {
+    /// Nothing known.
+    pub const NONE: Facts = Facts { file_last: ABSENT, iter_mask: 0, iter_iovec: ABSENT, iter_ubuf: ABSENT };
 }
+
+/// The longest prefix that is copied of one read, in bytes.
+pub const RECEIVE_CAP: usize = 16_384;
+/// The longest prefix that is copied of one write, in bytes.
+pub const SEND_CAP: usize = 4_096;
+/// How many buffers of one vectored call are followed; what lies beyond is counted, not copied.
+pub const SEGMENTS: usize = 8;
+/// A worker's heartbeat is reported at most this often, in nanoseconds: a sync worker beats at every request.
+pub const BEAT_INTERVAL: u64 = 100_000_000;

@@ -18,10 +18,12 @@ pub enum Drop {
     KernelFault = 5,
     /// A message list too long to follow (`sendmmsg`, `recvmmsg`).
     MessageList = 6,
+    /// A call's end was not seen: the kernel ran out of return-probe instances.
+    MissedReturn = 7,
 }
 
 /// Every reason with its stable name.
-pub const DROPS: [(Drop, &str); 7] = [
+pub const DROPS: [(Drop, &str); 8] = [
     (Drop::RingFull, "ring_full"),
     (Drop::WatchedFull, "watched_full"),
     (Drop::SocketsFull, "sockets_full"),
@@ -29,6 +31,7 @@ pub const DROPS: [(Drop, &str); 7] = [
     (Drop::UserFault, "user_fault"),
     (Drop::KernelFault, "kernel_fault"),
     (Drop::MessageList, "message_list"),
+    (Drop::MissedReturn, "missed_return"),
 ];
 
 /// Slots of the map `COUNTERS`; more than there are reasons, so that an old object fits a new observer.

@@ -13,14 +13,14 @@ pub mod watch {
 }
 
 wire! {
-    /// Value of the map `WATCHED`, keyed by the process (tgid of the initial pid namespace).
+    /// Value of the map `WATCHED`, keyed by the process's pid in the initial pid namespace.
     pub struct Watch [16] {
         /// [`watch`] bits.
         pub flags: u32,
         /// Always zero.
         pub zero: u32,
-        /// The process's start, in nanoseconds since boot, rounded down to 10 ms; 0 when not known.
-        pub start: u64,
+        /// When its heartbeat was last reported, in kernel monotonic nanoseconds.
+        pub beat: u64,
     }
 }
 

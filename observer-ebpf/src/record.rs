@@ -63,7 +63,7 @@ wire! {
 
 wire! {
     /// A process was created; threads are never reported. The header names the parent.
-    pub struct Forked [64] {
+    pub struct Forked [56] {
         /// Leads.
         pub header: Header,
         /// The child, in the initial pid namespace.
@@ -76,10 +76,8 @@ wire! {
         pub parent_start: u64,
         /// [`forked`] bits.
         pub flags: u32,
-        /// Device of the worker slot (kernel `dev_t`), with [`forked::WORKER`].
-        pub slot_dev: u32,
-        /// Inode of the worker slot, with [`forked::WORKER`].
-        pub slot_ino: u64,
+        /// Always zero.
+        pub zero: u32,
     }
 }
 

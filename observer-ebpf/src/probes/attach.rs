@@ -1,0 +1,167 @@
+//! The attach points themselves, sorted by probe; names are `<function>_<kind>`, the catalogue's keys.
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::macros::fentry;
+use aya_ebpf::macros::fexit;
+use aya_ebpf::macros::kprobe;
+use aya_ebpf::macros::kretprobe;
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::programs::FEntryContext;
+use aya_ebpf::programs::FExitContext;
+use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::programs::RetProbeContext;
+use aya_ebpf::programs::TracePointContext;
+
+use crate::entry::FExit;
+use crate::entry::SysEnter;
+use crate::entry::SysExit;
+use crate::io;
+use crate::process;
+use crate::socket;
+use crate::syscall;
+use crate::syscall::Arguments;
+
+/// A kernel function, entered: the same handler by kprobe and by fentry.
+macro_rules! entered {
+    ($function:literal: $kprobe:ident, $fentry:ident => |$cx:ident| $handler:expr) => {
+        #[kprobe]
+        pub fn $kprobe($cx: ProbeContext) -> u32 {
+            let _: Option<()> = $handler;
+            0
+        }
+        #[fentry(function = $function)]
+        pub fn $fentry($cx: FEntryContext) -> i32 {
+            let _: Option<()> = $handler;
+            0
+        }
+    };
+}
+
+/// A kernel function of `$args` arguments, left: the same handler by kretprobe and by fexit.
+macro_rules! left {
+    ($function:literal, $args:literal: $kretprobe:ident, $fexit:ident => $handler:path) => {
+        #[kretprobe]
+        pub fn $kretprobe(cx: RetProbeContext) -> u32 {
+            let _: Option<()> = $handler(&cx);
+            0
+        }
+        #[fexit(function = $function)]
+        pub fn $fexit(cx: FExitContext) -> i32 {
+            let _: Option<()> = $handler(&FExit::<$args>(cx));
+            0
+        }
+    };
+}
+
+/// A BTF tracepoint.
+macro_rules! traced {
+    ($name:literal: $program:ident => |$cx:ident| $handler:expr) => {
+        #[btf_tracepoint(function = $name)]
+        pub fn $program($cx: BtfTracePointContext) -> i32 {
+            let _: Option<()> = $handler;
+            0
+        }
+    };
+}
+
+/// The start of a system call.
+macro_rules! begun {
+    ($program:ident => |$cx:ident| $handler:expr) => {
+        #[tracepoint]
+        pub fn $program(cx: TracePointContext) -> u32 {
+            let $cx = SysEnter(cx);
+            let _: Option<()> = $handler;
+            0
+        }
+    };
+}
+
+/// The end of a system call.
+macro_rules! ended {
+    ($program:ident => $handler:path) => {
+        #[tracepoint]
+        pub fn $program(cx: TracePointContext) -> u32 {
+            let _: Option<()> = $handler(&SysExit(cx));
+            0
+        }
+    };
+}
+
+// Who exists.
+entered!("wake_up_new_task": wake_up_new_task_kprobe, wake_up_new_task_fentry => |cx| process::forked(&cx, 0));
+traced!("sched_process_fork": sched_process_fork_tp_btf => |cx| process::forked(&cx, 1));
+entered!("proc_exec_connector": proc_exec_connector_kprobe, proc_exec_connector_fentry => |_cx| process::execed());
+traced!("sched_process_exec": sched_process_exec_tp_btf => |_cx| process::execed());
+entered!("taskstats_exit": taskstats_exit_kprobe, taskstats_exit_fentry => |_cx| process::exited());
+traced!("sched_process_exit": sched_process_exit_tp_btf => |_cx| process::exited());
+
+// Who makes worker slots.
+entered!("security_inode_unlink": security_inode_unlink_kprobe, security_inode_unlink_fentry
+    => |cx| process::unlinked_dentry(&cx));
+begun!(sys_enter_unlink => |cx| process::unlinked_path(&cx, 0));
+begun!(sys_enter_unlinkat => |cx| process::unlinked_path(&cx, 1));
+
+// Who is alive. Gunicorn beats by `utimensat(fd, NULL, …)`, up to 21.2 by `fchmod(fd, …)`.
+entered!("vfs_utimes": vfs_utimes_kprobe, vfs_utimes_fentry => |cx| process::beat_path(&cx));
+entered!("vfs_fchmod": vfs_fchmod_kprobe, vfs_fchmod_fentry => |cx| process::beat_file(&cx));
+begun!(sys_enter_utimensat => |cx| process::beat_descriptor(&cx));
+begun!(sys_enter_fchmod => |cx| process::beat_descriptor(&cx));
+
+// Which connections.
+entered!("security_sock_graft": security_sock_graft_kprobe, security_sock_graft_fentry
+    => |cx| socket::accepted(&cx));
+ended!(sys_exit_accept => syscall::accepted);
+ended!(sys_exit_accept4 => syscall::accepted);
+entered!("inet_release": inet_release_kprobe, inet_release_fentry => |cx| socket::released(&cx));
+entered!("unix_release": unix_release_kprobe, unix_release_fentry => |cx| socket::released(&cx));
+begun!(sys_enter_close => |cx| socket::closing(&cx));
+traced!("inet_sock_set_state": inet_sock_set_state_tp_btf => |cx| socket::state_changed(&cx));
+
+// Which bytes come in.
+entered!("inet_recvmsg": inet_recvmsg_kprobe, inet_recvmsg_fentry => |cx| io::begin_message(&cx, true, Some(3)));
+left!("inet_recvmsg", 4: inet_recvmsg_kretprobe, inet_recvmsg_fexit => io::end);
+entered!("inet6_recvmsg": inet6_recvmsg_kprobe, inet6_recvmsg_fentry => |cx| io::begin_message(&cx, true, Some(3)));
+left!("inet6_recvmsg", 4: inet6_recvmsg_kretprobe, inet6_recvmsg_fexit => io::end);
+entered!("unix_stream_recvmsg": unix_stream_recvmsg_kprobe, unix_stream_recvmsg_fentry
+    => |cx| io::begin_message(&cx, true, Some(3)));
+left!("unix_stream_recvmsg", 4: unix_stream_recvmsg_kretprobe, unix_stream_recvmsg_fexit => io::end);
+entered!("tcp_splice_read": tcp_splice_read_kprobe, tcp_splice_read_fentry => |cx| io::begin_pages(&cx, true));
+left!("tcp_splice_read", 5: tcp_splice_read_kretprobe, tcp_splice_read_fexit => io::end);
+begun!(sys_enter_read => |cx| syscall::begin(&cx, true, Arguments::Buffer, None));
+ended!(sys_exit_read => io::end);
+begun!(sys_enter_readv => |cx| syscall::begin(&cx, true, Arguments::Vector, None));
+ended!(sys_exit_readv => io::end);
+begun!(sys_enter_recvfrom => |cx| syscall::begin(&cx, true, Arguments::Buffer, Some(3)));
+ended!(sys_exit_recvfrom => io::end);
+begun!(sys_enter_recvmsg => |cx| syscall::begin(&cx, true, Arguments::Message, Some(2)));
+ended!(sys_exit_recvmsg => io::end);
+begun!(sys_enter_recvmmsg => |cx| syscall::begin(&cx, true, Arguments::Messages, Some(3)));
+ended!(sys_exit_recvmmsg => syscall::end_messages);
+
+// Which bytes go out.
+entered!("inet_sendmsg": inet_sendmsg_kprobe, inet_sendmsg_fentry => |cx| io::begin_message(&cx, false, None));
+left!("inet_sendmsg", 3: inet_sendmsg_kretprobe, inet_sendmsg_fexit => io::end);
+entered!("inet6_sendmsg": inet6_sendmsg_kprobe, inet6_sendmsg_fentry => |cx| io::begin_message(&cx, false, None));
+left!("inet6_sendmsg", 3: inet6_sendmsg_kretprobe, inet6_sendmsg_fexit => io::end);
+entered!("unix_stream_sendmsg": unix_stream_sendmsg_kprobe, unix_stream_sendmsg_fentry
+    => |cx| io::begin_message(&cx, false, None));
+left!("unix_stream_sendmsg", 3: unix_stream_sendmsg_kretprobe, unix_stream_sendmsg_fexit => io::end);
+entered!("inet_sendpage": inet_sendpage_kprobe, inet_sendpage_fentry => |cx| io::begin_pages(&cx, false));
+left!("inet_sendpage", 5: inet_sendpage_kretprobe, inet_sendpage_fexit => io::end);
+entered!("unix_stream_sendpage": unix_stream_sendpage_kprobe, unix_stream_sendpage_fentry
+    => |cx| io::begin_pages(&cx, false));
+left!("unix_stream_sendpage", 5: unix_stream_sendpage_kretprobe, unix_stream_sendpage_fexit => io::end);
+begun!(sys_enter_write => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
+ended!(sys_exit_write => io::end);
+begun!(sys_enter_writev => |cx| syscall::begin(&cx, false, Arguments::Vector, None));
+ended!(sys_exit_writev => io::end);
+begun!(sys_enter_sendto => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
+ended!(sys_exit_sendto => io::end);
+begun!(sys_enter_sendmsg => |cx| syscall::begin(&cx, false, Arguments::Message, None));
+ended!(sys_exit_sendmsg => io::end);
+begun!(sys_enter_sendmmsg => |cx| syscall::begin(&cx, false, Arguments::Messages, None));
+ended!(sys_exit_sendmmsg => syscall::end_messages);
+begun!(sys_enter_sendfile64 => |cx| syscall::begin_opaque(&cx, false, 0));
+ended!(sys_exit_sendfile64 => io::end);
+begun!(sys_enter_splice => |cx| syscall::begin_splice(&cx));
+ended!(sys_exit_splice => io::end);

@@ -1,0 +1,276 @@
+//! Read and write: which bytes. A call's buffers are noted at its start and its bytes reported at its end.
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::bpf_probe_read_user as copy_from_user;
+use observer_ebpf::config::ABSENT;
+use observer_ebpf::config::RECEIVE_CAP;
+use observer_ebpf::config::SEGMENTS;
+use observer_ebpf::config::SEND_CAP;
+use observer_ebpf::counter::Drop;
+use observer_ebpf::key::watch;
+use observer_ebpf::record::AF_UNIX;
+use observer_ebpf::record::Kind;
+use observer_ebpf::record::Moved;
+
+use crate::emit;
+use crate::entry::Entry;
+use crate::entry::Exit;
+use crate::filter;
+use crate::kernel;
+use crate::kernel::offset;
+use crate::maps::CALLS;
+use crate::maps::RECORDS;
+use crate::socket;
+use crate::socket::Stream;
+
+/// `MSG_OOB | MSG_PEEK`: such a call does not move the stream.
+const MSG_ASIDE: u64 = 1 | 2;
+
+/// How a call's buffers are described.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Shape {
+    /// Not in user memory (`sendfile`, `splice`): bytes are counted only.
+    Opaque = 0,
+    /// One buffer in user memory.
+    Buffer = 1,
+    /// An array of `struct iovec` in user memory.
+    UserVector = 2,
+    /// An array of `struct iovec` in kernel memory.
+    KernelVector = 3,
+}
+
+/// The buffers of one call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Buffers {
+    /// How to read the rest.
+    pub shape: Shape,
+    /// How many `iovec`s.
+    pub segments: u32,
+    /// The buffer or the array.
+    pub base: u64,
+    /// Bytes of the first buffer to skip.
+    pub skip: u64,
+}
+
+/// A socket call under way.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    sk: u64,
+    /// Where its bytes are.
+    pub buffers: Buffers,
+    /// When bytes were ready to be read; 0: they were not when the call began.
+    ready: u64,
+    family: u16,
+    /// Whether it reads.
+    receives: u16,
+    zero: u32,
+}
+
+/// A payload of at most `N` bytes behind its record.
+#[repr(C)]
+struct Frame<const N: usize> {
+    moved: Moved,
+    bytes: [u8; N],
+}
+
+/// A kernel socket function starts: arguments 0 and 1 are `struct socket` and `struct msghdr`, `flags` the
+/// argument that holds `MSG_*`, where there is one.
+#[inline(always)]
+pub fn begin_message(cx: &impl Entry, receives: bool, flags: Option<usize>) -> Option<()> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    if let Some(n) = flags
+        && cx.arg(n)? & MSG_ASIDE != 0
+    {
+        return None;
+    }
+    let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
+    let buffers = iterator(cx.arg(1)? + u64::from(offset!(msghdr_iter)));
+    begin(socket::stream(sk)?, receives, buffers)
+}
+
+/// A kernel socket function that sends pages starts: argument 0 is `struct socket`.
+#[inline(always)]
+pub fn begin_pages(cx: &impl Entry, receives: bool) -> Option<()> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
+    begin(socket::stream(sk)?, receives, OPAQUE)
+}
+
+/// Buffers whose bytes cannot be copied.
+pub const OPAQUE: Buffers = Buffers { shape: Shape::Opaque, segments: 0, base: 0, skip: 0 };
+
+/// The buffers of a `struct iov_iter`, before the call consumes it.
+#[inline(always)]
+fn iterator(iter: u64) -> Buffers {
+    let facts = kernel::facts();
+    let kind = u32::from(kernel::read::<u8>(iter, offset!(iter_type)).unwrap_or(0xff)) & facts.iter_mask;
+    let skip = kernel::read(iter, offset!(iter_offset)).unwrap_or(0);
+    if kind == facts.iter_iovec {
+        let base = kernel::read(iter, offset!(iter_iov)).unwrap_or(0);
+        let segments = kernel::read::<u64>(iter, offset!(iter_segments)).unwrap_or(0) as u32;
+        Buffers { shape: Shape::KernelVector, segments, base, skip }
+    } else if facts.iter_ubuf != ABSENT && kind == facts.iter_ubuf {
+        let base: u64 = kernel::read(iter, offset!(iter_ubuf)).unwrap_or(0);
+        Buffers { shape: Shape::Buffer, segments: 1, base: base.wrapping_add(skip), skip: 0 }
+    } else {
+        OPAQUE
+    }
+}
+
+/// A call on a stream starts.
+#[inline(always)]
+pub fn begin(stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
+    let Stream { sk, family } = stream;
+    let mut ready = 0;
+    if receives && family != AF_UNIX {
+        let next: u32 = kernel::read(sk, offset!(tcp_rcv_nxt))?;
+        let copied: u32 = kernel::read(sk, offset!(tcp_copied_seq))?;
+        if next != copied {
+            ready = socket::last_packet(stream);
+        }
+    }
+    let call = Call { sk, buffers, ready, family, receives: u16::from(receives), zero: 0 };
+    if CALLS.get_ptr(filter::current()).is_some() {
+        emit::lost(Drop::MissedReturn); // a thread has one call at a time, so the last one's end went by
+    }
+    if CALLS.insert(filter::current(), call, 0).is_err() {
+        emit::lost(Drop::CallsFull);
+    }
+    Some(())
+}
+
+/// The call that this thread began ends; its result is the number of bytes moved, or an error.
+#[inline(always)]
+pub fn end(cx: &impl Exit) -> Option<()> {
+    let (call, size) = take(cx)?;
+    if size == 0 && call.receives == 0 {
+        return None;
+    }
+    moved(&call, size as u64)
+}
+
+/// The call that this thread began, with its result; `None` when it failed or none was begun.
+#[inline(always)]
+pub fn take(cx: &impl Exit) -> Option<(Call, i64)> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    let thread = filter::current();
+    // SAFETY: the entry is this thread's own: nobody else writes or removes it.
+    let call = *unsafe { CALLS.get(thread) }?;
+    let _ = CALLS.remove(thread);
+    let result = cx.ret();
+    (result >= 0).then_some((call, result))
+}
+
+/// `size` bytes moved through a call's buffers.
+#[inline(always)]
+pub fn moved(call: &Call, size: u64) -> Option<()> {
+    let socket = socket::entry(Stream { sk: call.sk, family: call.family })?;
+    let receives = call.receives != 0;
+    // SAFETY: a live map value. Two threads that read one stream at a time may disturb the count; so they
+    // do the stream itself.
+    let (conn, offset, ignored) = unsafe {
+        let total = if receives { &raw mut (*socket).received } else { &raw mut (*socket).sent };
+        let offset = *total;
+        *total = offset + size;
+        ((*socket).conn, offset, (*socket).ignored)
+    };
+    if ignored != 0 {
+        return None;
+    }
+    let header = emit::header(if receives { Kind::Received } else { Kind::Sent });
+    let ready = match (receives && call.family != AF_UNIX, call.ready) {
+        (false, _) => 0,
+        (true, 0) => header.at,
+        (true, ready) => ready,
+    };
+    let mut record = Moved { header, conn, offset, ready, size: 0, zero: 0 };
+    let mut left = size;
+    if size == 0 {
+        emit::record(record); // the end of the stream
+        return Some(());
+    }
+    let mut skip = call.buffers.skip;
+    let mut n = 0u32;
+    while n < SEGMENTS as u32 {
+        let Some((base, len)) = segment(&call.buffers, n, left) else { break };
+        let base = base.wrapping_add(skip);
+        let take = len.saturating_sub(skip).min(left);
+        skip = 0;
+        if take > 0 {
+            piece(&mut record, base, take, receives);
+            left -= take;
+        }
+        if left == 0 {
+            return Some(());
+        }
+        n += 1;
+    }
+    piece(&mut record, 0, left, receives);
+    Some(())
+}
+
+/// Base and length of the `n`th buffer.
+#[inline(always)]
+fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
+    if n >= buffers.segments {
+        return None;
+    }
+    let at = buffers.base.wrapping_add(u64::from(n) * 16);
+    let pair: [u64; 2] = match buffers.shape {
+        Shape::Opaque => return None,
+        Shape::Buffer => [buffers.base, left],
+        // SAFETY: the helper checks the user address and reports a bad one as an error.
+        Shape::UserVector => unsafe { bpf_probe_read_user(at as *const [u64; 2]) }.ok()?,
+        Shape::KernelVector => kernel::read(at, 0)?,
+    };
+    Some((pair[0], pair[1]))
+}
+
+/// Reports the next `size` bytes of a call; they stand at `base`, or cannot be copied when it is 0.
+///
+/// A function of its own: inlined into the loop over buffers it would make the verifier walk every
+/// combination of sizes.
+#[inline(never)]
+fn piece(record: &mut Moved, base: u64, size: u64, receives: bool) {
+    let cap = if receives { RECEIVE_CAP } else { SEND_CAP } as u64;
+    let copied = if base == 0 { 0 } else { size.min(cap) };
+    record.size = size as u32;
+    match copied {
+        0 => emit::record(*record),
+        1..=256 => framed::<256>(record, base, copied),
+        257..=1_024 => framed::<1_024>(record, base, copied),
+        1_025..=4_096 => framed::<4_096>(record, base, copied),
+        _ => framed::<RECEIVE_CAP>(record, base, copied),
+    }
+    record.offset += size;
+}
+
+/// Writes a record with `len` bytes of payload, at most `N`.
+#[inline(always)]
+fn framed<const N: usize>(record: &Moved, base: u64, len: u64) {
+    let Some(mut entry) = RECORDS.reserve::<Frame<N>>(0) else {
+        return emit::lost(Drop::RingFull);
+    };
+    let len = len.min(N as u64) as u32;
+    let frame = entry.as_mut_ptr();
+    // SAFETY: `frame` points to reserved memory of this type; the helper writes at most `N` bytes of it and
+    // reports a bad user address as an error.
+    unsafe {
+        (&raw mut (*frame).moved).write(*record);
+        let bytes = (&raw mut (*frame).bytes).cast();
+        if copy_from_user(bytes, len, base as *const _) == 0 {
+            (*frame).moved.header.len = len;
+        } else {
+            emit::lost(Drop::UserFault);
+        }
+    }
+    entry.submit(emit::wake());
+}

@@ -1,0 +1,198 @@
+//! Fork, exec, exit, worker slot and heartbeat: who exists and who is alive.
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::bpf_probe_read_user_str_bytes;
+use observer_ebpf::config::BEAT_INTERVAL;
+use observer_ebpf::counter::Drop;
+use observer_ebpf::key::Watch;
+use observer_ebpf::key::watch;
+use observer_ebpf::record::Execed;
+use observer_ebpf::record::Exited;
+use observer_ebpf::record::Forked;
+use observer_ebpf::record::Kind;
+use observer_ebpf::record::Slot;
+use observer_ebpf::record::forked;
+
+use crate::emit;
+use crate::entry::Entry;
+use crate::filter;
+use crate::kernel;
+use crate::kernel::offset;
+use crate::maps::SLOTS;
+use crate::maps::WATCHED;
+
+/// Every worker slot's file name starts so (gunicorn, `workers/workertmp.py`, 20.1 to 27).
+const SLOT_PREFIX: [u8; 10] = *b"wgunicorn-";
+/// What `tempfile.mkstemp` appends to the prefix.
+const SLOT_SUFFIX: usize = 8;
+
+/// A task was made and is about to run: argument `n` is its `task_struct`.
+#[inline(always)]
+pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
+    let watch = filter::watched()?;
+    let child = cx.arg(n)?;
+    let child_pid: u32 = kernel::read(child, offset!(task_tgid))?;
+    if child_pid == filter::current_process() {
+        return None; // a thread
+    }
+    let parent = kernel::current_task();
+    let shares = kernel::read::<u64>(child, offset!(task_mm)) == kernel::read(parent, offset!(task_mm));
+    let worker = !shares && SLOTS.remove(filter::current()).is_ok();
+    // SAFETY: a live map value.
+    let inherited = unsafe { (*watch).flags } & (watch::LIFE | watch::TRAFFIC);
+    let flags = match (worker, shares) {
+        (true, _) => watch::LIFE | watch::TRAFFIC | watch::BEAT,
+        (_, true) => watch::LIFE,
+        (false, false) => inherited,
+    };
+    if WATCHED.insert(child_pid, Watch { flags, zero: 0, beat: 0 }, 0).is_err() {
+        emit::lost(Drop::WatchedFull);
+    }
+    emit::record(Forked {
+        header: emit::header(Kind::Forked),
+        child: child_pid,
+        child_inner: kernel::inner_pid(child).unwrap_or(child_pid),
+        child_start: kernel::process_start(child),
+        parent_start: kernel::process_start(parent),
+        flags: u32::from(shares) * forked::SHARES_MEMORY | u32::from(worker) * forked::WORKER,
+        zero: 0,
+    });
+    Some(())
+}
+
+/// The running process replaced its program; what it was before no longer counts.
+#[inline(always)]
+pub fn execed() -> Option<()> {
+    let watch = filter::watched()?;
+    // SAFETY: a live map value.
+    unsafe { (*watch).flags = watch::LIFE };
+    let start = kernel::process_start(kernel::current_task());
+    emit::record(Execed { header: emit::header(Kind::Execed), start });
+    Some(())
+}
+
+/// A thread of the running process is ending; the last one ends the process.
+#[inline(always)]
+pub fn exited() -> Option<()> {
+    filter::watched()?;
+    let task = kernel::current_task();
+    let signal: u64 = kernel::read(task, offset!(task_signal))?;
+    let live: u32 = kernel::read(signal, offset!(signal_live))?;
+    if live != 0 {
+        return None;
+    }
+    if WATCHED.remove(filter::current_process()).is_err() {
+        return None; // reported already
+    }
+    let group: u32 = kernel::read(signal, offset!(signal_group_exit_code)).unwrap_or(0);
+    let leader = kernel::read(task, offset!(task_group_leader)).unwrap_or(task);
+    let status = if group != 0 { group } else { kernel::read(leader, offset!(task_exit_code)).unwrap_or(0) };
+    let start = kernel::process_start(task);
+    emit::record(Exited { header: emit::header(Kind::Exited), start, status, zero: 0 });
+    Some(())
+}
+
+/// A file is being unlinked; argument 1 is its `dentry`.
+#[inline(always)]
+pub fn unlinked_dentry(cx: &impl Entry) -> Option<()> {
+    let dentry = cx.arg(1)?;
+    let inode = slot_inode(dentry)?;
+    slotted(Some(inode))
+}
+
+/// A file is being unlinked; argument `n` is its path in user memory.
+#[inline(always)]
+pub fn unlinked_path(cx: &impl Entry, n: usize) -> Option<()> {
+    let path = cx.arg(n)?;
+    let mut bytes = [0u8; 256];
+    // SAFETY: the helper checks the user address and reports a bad one as an error.
+    let len = unsafe { bpf_probe_read_user_str_bytes(path as *const u8, &mut bytes) }.ok()?.len();
+    let tail = len.checked_sub(SLOT_PREFIX.len() + SLOT_SUFFIX)? as u64;
+    // SAFETY: as above.
+    let name: [u8; 10] = unsafe { bpf_probe_read_user((path + tail) as *const [u8; 10]) }.ok()?;
+    if name != SLOT_PREFIX {
+        return None;
+    }
+    slotted(None)
+}
+
+/// The running thread made a worker slot: it is an arbiter, and its next fork is a worker.
+#[inline(always)]
+fn slotted(inode: Option<u64>) -> Option<()> {
+    if SLOTS.insert(filter::current(), emit::now(), 0).is_err() {
+        emit::lost(Drop::WatchedFull);
+    }
+    if filter::watched().is_none() {
+        let watch = Watch { flags: watch::LIFE, zero: 0, beat: 0 };
+        if WATCHED.insert(filter::current_process(), watch, 0).is_err() {
+            emit::lost(Drop::WatchedFull);
+        }
+    }
+    emit_slot(Kind::Slotted, inode);
+    Some(())
+}
+
+/// A file's times are set: argument 0 is its `struct path`.
+#[inline(always)]
+pub fn beat_path(cx: &impl Entry) -> Option<()> {
+    let watch = beating()?;
+    beat(watch, kernel::read(cx.arg(0)?, offset!(path_dentry))?)
+}
+
+/// A file's mode is set: argument 0 is its `struct file`.
+#[inline(always)]
+pub fn beat_file(cx: &impl Entry) -> Option<()> {
+    let watch = beating()?;
+    beat(watch, kernel::read(cx.arg(0)?, offset!(file_dentry))?)
+}
+
+/// A file's times or mode are set: argument 0 is its descriptor.
+#[inline(always)]
+pub fn beat_descriptor(cx: &impl Entry) -> Option<()> {
+    let watch = beating()?;
+    let file = kernel::file_of(cx.arg(0)?)?;
+    beat(watch, kernel::read(file, offset!(file_dentry))?)
+}
+
+/// The running process's entry, if its heartbeat is wanted and none was reported just now.
+#[inline(always)]
+fn beating() -> Option<*mut Watch> {
+    let watch = filter::watched()?;
+    // SAFETY: a live map value.
+    let Watch { flags, beat, .. } = unsafe { *watch };
+    (flags & watch::BEAT != 0 && emit::now() >= beat.saturating_add(BEAT_INTERVAL)).then_some(watch)
+}
+
+/// The file behind `dentry` is touched: a heartbeat if it is a worker slot.
+#[inline(always)]
+fn beat(watch: *mut Watch, dentry: u64) -> Option<()> {
+    let inode = slot_inode(dentry)?;
+    // SAFETY: a live map value.
+    unsafe { (*watch).beat = emit::now() };
+    emit_slot(Kind::Beat, Some(inode));
+    Some(())
+}
+
+/// The inode behind `dentry`, if its name is a worker slot's.
+#[inline(always)]
+fn slot_inode(dentry: u64) -> Option<u64> {
+    let name: u64 = kernel::read(dentry, offset!(dentry_name))?;
+    // SAFETY: the helper reports a bad address as an error.
+    let name = unsafe { bpf_probe_read_kernel(name as *const [u8; 10]) }.ok()?;
+    if name != SLOT_PREFIX {
+        return None;
+    }
+    kernel::read(dentry, offset!(dentry_inode))
+}
+
+#[inline(always)]
+fn emit_slot(kind: Kind, inode: Option<u64>) {
+    let (mut ino, mut dev) = (0, 0);
+    if let Some(inode) = inode {
+        ino = kernel::read(inode, offset!(inode_ino)).unwrap_or(0);
+        let sb = kernel::read(inode, offset!(inode_sb)).unwrap_or(0);
+        dev = kernel::read(sb, offset!(sb_dev)).unwrap_or(0);
+    }
+    let start = kernel::process_start(kernel::current_task());
+    emit::record(Slot { header: emit::header(kind), start, ino, dev, zero: 0 });
+}

@@ -1,0 +1,66 @@
+//! Compiles the probes, or puts what `SW_OBSERVE_EBPF` names in their place.
+//!
+//! Unset: build them. `stub`: embed nothing, for checks and documentation without the probes' compiler.
+//! A path: embed that object.
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=SW_OBSERVE_EBPF");
+    println!("cargo::rerun-if-changed=../Cargo.lock");
+    println!("cargo::rerun-if-changed=../target/tools/bin/bpf-linker");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("probes");
+    let done = match env::var("SW_OBSERVE_EBPF").as_deref() {
+        Ok("stub") => fs::write(out, []).map_err(|error| error.to_string()),
+        Ok(object) => {
+            println!("cargo::rerun-if-changed={object}");
+            fs::copy(object, out).map(drop).map_err(|error| format!("SW_OBSERVE_EBPF={object}: {error}"))
+        }
+        Err(_) => build(),
+    };
+    if let Err(why) = done {
+        println!("cargo::error={why}");
+    }
+}
+
+fn build() -> Result<(), String> {
+    const REMEDY: &str = "run `cargo xtask setup`, or set SW_OBSERVE_EBPF=stub to build without the probes";
+    let pin = fs::read_to_string("../observer-ebpf/rust-toolchain.toml").map_err(|e| e.to_string())?;
+    let channel = pin
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = "))
+        .map(|channel| channel.trim_matches('"').to_owned())
+        .ok_or("observer-ebpf/rust-toolchain.toml names no channel")?;
+    let compiler = Command::new("rustup").args(["run", &channel, "rustc", "--version"]).output();
+    if !compiler.is_ok_and(|output| output.status.success()) {
+        return Err(format!("the probes' compiler (toolchain `{channel}`) is missing: {REMEDY}"));
+    }
+    let tools = fs::canonicalize("..").map_err(|e| e.to_string())?.join("target/tools/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).chain([tools.clone()]).any(|dir| is_linker(&dir));
+    if !found {
+        return Err(format!("bpf-linker is missing: {REMEDY}"));
+    }
+    let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path))).map_err(|e| e.to_string())?;
+    // SAFETY: a build script has one thread, so nothing reads the environment meanwhile.
+    unsafe { env::set_var("PATH", path) };
+    // The compiler may be a stable release: this lets it take `-Z build-std=core`.
+    // SAFETY: as above.
+    unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
+    let log = env::var_os("CARGO_FEATURE_PROBE_LOG").is_some();
+    let probes = aya_build::Package {
+        name: "observer-ebpf",
+        root_dir: "../observer-ebpf",
+        features: if log { &["probes", "log"] } else { &["probes"] },
+        ..Default::default()
+    };
+    aya_build::build_ebpf([probes], aya_build::Toolchain::Custom(&channel))
+        .map_err(|error| format!("the probes do not compile: {error:#}"))
+}
+
+fn is_linker(dir: &Path) -> bool {
+    dir.join("bpf-linker").is_file()
+}

@@ -1,0 +1,182 @@
+//! Walks the catalogue: which variant of each probe this kernel takes, and why not the others.
+use aya::Btf;
+use aya::Ebpf;
+use aya::programs::BtfTracePoint;
+use aya::programs::FEntry;
+use aya::programs::FExit;
+use aya::programs::KProbe;
+use aya::programs::Program;
+use aya::programs::ProgramError;
+use aya::programs::TracePoint;
+
+use super::capability;
+use super::catalog::CATALOG;
+use super::catalog::Need;
+use super::catalog::Point;
+use super::catalog::Probe;
+use super::catalog::ProgramKind;
+use super::catalog::Variant;
+
+/// Why a variant was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The variant.
+    pub variant: Variant,
+    /// The program and what the kernel said.
+    pub why: String,
+}
+
+/// What became of one probe.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The probe.
+    pub probe: &'static Probe,
+    /// The variant that is attached; `None` when all were refused.
+    pub variant: Option<Variant>,
+    /// The variants that were tried before it.
+    pub refusals: Vec<Refusal>,
+}
+
+/// Attaches every probe of the catalogue; `forced` leaves only one variant to choose.
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, forced: Option<Variant>) -> Vec<Attachment> {
+    CATALOG.iter().map(|probe| attach_probe(ebpf, btf, probe, forced)).collect()
+}
+
+/// Tries every variant of every probe and leaves none attached.
+pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(&'static Probe, Vec<(Variant, Option<String>)>)> {
+    let try_all = |ebpf: &mut Ebpf, probe: &'static Probe| {
+        let tried = probe.variants.iter().map(|(variant, points)| {
+            let refused = attach_points(ebpf, btf, points).err();
+            if refused.is_none() {
+                detach(ebpf, points);
+            }
+            (*variant, refused)
+        });
+        tried.collect()
+    };
+    CATALOG.iter().map(|probe| (probe, try_all(ebpf, probe))).collect()
+}
+
+/// The probes without which there is nothing to report and that could not be attached.
+pub fn unmet(attachments: &[Attachment]) -> Option<&Attachment> {
+    attachments.iter().find(|attachment| attachment.variant.is_none() && attachment.probe.need == Need::Required)
+}
+
+fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Option<Variant>) -> Attachment {
+    let mut refusals = Vec::new();
+    for (variant, points) in probe.variants {
+        if forced.is_some_and(|forced| forced != *variant) {
+            continue;
+        }
+        match attach_points(ebpf, btf, points) {
+            Ok(()) => return Attachment { probe, variant: Some(*variant), refusals },
+            Err(why) => refusals.push(Refusal { variant: *variant, why }),
+        }
+    }
+    Attachment { probe, variant: None, refusals }
+}
+
+/// Attaches all points of a variant, or none.
+fn attach_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point]) -> Result<(), String> {
+    for (at, point) in points.iter().enumerate() {
+        let attached = match ebpf.program_mut(point.program) {
+            Some(program) => attach_point(program, btf, point),
+            None => Err("not in the object".to_owned()),
+        };
+        match attached {
+            Ok(()) => {}
+            Err(_) if point.optional => unload(ebpf, point),
+            Err(why) => {
+                unload(ebpf, point);
+                detach(ebpf, points.get(..at).unwrap_or_default());
+                return Err(format!("{}: {why}", point.program));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn detach(ebpf: &mut Ebpf, points: &[Point]) {
+    points.iter().for_each(|point| unload(ebpf, point));
+}
+
+/// Unloading a program detaches it. It fails only for a program that is not loaded.
+fn unload(ebpf: &mut Ebpf, point: &Point) {
+    let Some(program) = ebpf.program_mut(point.program) else { return };
+    let unloaded = match point.kind() {
+        ProgramKind::Kprobe | ProgramKind::Kretprobe => unload_as(program, KProbe::unload),
+        ProgramKind::Fentry => unload_as(program, FEntry::unload),
+        ProgramKind::Fexit => unload_as(program, FExit::unload),
+        ProgramKind::TpBtf => unload_as(program, BtfTracePoint::unload),
+        ProgramKind::Syscall => unload_as(program, TracePoint::unload),
+    };
+    if let Err(error) = unloaded {
+        tracing::trace!(program = point.program, %error, "not unloaded");
+    }
+}
+
+fn unload_as<'a, P: 'a>(
+    program: &'a mut Program,
+    unload: impl FnOnce(&mut P) -> Result<(), ProgramError>,
+) -> Result<(), ProgramError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    unload(program.try_into()?)
+}
+
+fn attach_point(program: &mut Program, btf: &Btf, point: &Point) -> Result<(), String> {
+    let target = point.target;
+    match point.kind() {
+        ProgramKind::Kprobe | ProgramKind::Kretprobe => {
+            if !capability::has_kprobes() {
+                return Err("this kernel has no kprobes (CONFIG_KPROBES)".to_owned());
+            }
+            let probe: &mut KProbe = program.try_into().map_err(sentence)?;
+            probe.load().map_err(sentence)?;
+            probe.attach(target, 0).map(drop).map_err(sentence)
+        }
+        ProgramKind::Fentry => {
+            let probe: &mut FEntry = program.try_into().map_err(sentence)?;
+            probe.load(target, btf).map_err(sentence)?;
+            probe.attach().map(drop).map_err(sentence)
+        }
+        ProgramKind::Fexit => {
+            let probe: &mut FExit = program.try_into().map_err(sentence)?;
+            probe.load(target, btf).map_err(sentence)?;
+            probe.attach().map(drop).map_err(sentence)
+        }
+        ProgramKind::TpBtf => {
+            let probe: &mut BtfTracePoint = program.try_into().map_err(sentence)?;
+            probe.load(target, btf).map_err(sentence)?;
+            probe.attach().map(drop).map_err(sentence)
+        }
+        ProgramKind::Syscall => {
+            let probe: &mut TracePoint = program.try_into().map_err(sentence)?;
+            probe.load().map_err(sentence)?;
+            probe.attach("syscalls", target).map(drop).map_err(sentence)
+        }
+    }
+}
+
+/// An error and its causes in one line; of a verifier log the last lines, which say what it disliked.
+fn sentence(error: ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = &error {
+        let log = verifier_log.to_string();
+        let tail: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+        return match tail.is_empty() {
+            true => format!("the kernel refused to load it: {io_error}"),
+            false => {
+                let said: Vec<&str> = tail.into_iter().rev().collect();
+                format!("the kernel refused to load it: {io_error} ({})", said.join(" / "))
+            }
+        };
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,108 @@
+//! What this host can do before anything is attached: probed, with a remedy for what is missing.
+use std::fs;
+use std::path::Path;
+
+use rustix::mount::MountFlags;
+use rustix::thread::CapabilitySet;
+
+use super::KernelError;
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+/// Capabilities that loading and attaching needs, and what for.
+const NEEDED: [(CapabilitySet, &str, &str); 4] = [
+    (CapabilitySet::BPF, "CAP_BPF", "loads the probes"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON", "attaches them"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE", "reads the open files of gunicorn"),
+    (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "reads them under another user"),
+];
+
+/// One line of `sw-observe check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, when it is not good.
+    pub remedy: Option<String>,
+}
+
+/// Fails when this process may not load probes: the error names the missing capabilities.
+///
+/// `CAP_SYS_ADMIN` stands for `CAP_BPF` and `CAP_PERFMON` (capabilities(7)).
+pub fn permission() -> Result<(), KernelError> {
+    let missing = missing_capabilities();
+    if missing.is_empty() { Ok(()) } else { Err(KernelError::Permission { missing: missing.join(", ") }) }
+}
+
+fn missing_capabilities() -> Vec<&'static str> {
+    let have = rustix::thread::capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    let admin = have.contains(CapabilitySet::SYS_ADMIN);
+    let stands_in = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    NEEDED
+        .iter()
+        .filter(|(capability, _, _)| !have.contains(*capability) && !(admin && stands_in.contains(*capability)))
+        .map(|(_, name, _)| *name)
+        .collect()
+}
+
+/// The running kernel's BTF.
+pub fn btf_bytes() -> Result<Vec<u8>, KernelError> {
+    fs::read(BTF).map_err(|source| KernelError::NoBtf { path: BTF, source })
+}
+
+/// Mounts tracefs where it is not: tracepoints are looked up there.
+pub fn mount_tracefs() -> Result<(), KernelError> {
+    if has_tracefs() {
+        return Ok(());
+    }
+    rustix::mount::mount("tracefs", TRACEFS, "tracefs", MountFlags::NOSUID | MountFlags::NODEV, None)
+        .map_err(|errno| KernelError::NoTracefs { path: TRACEFS, source: errno.into() })
+}
+
+fn has_tracefs() -> bool {
+    Path::new(TRACEFS).join("events").is_dir() || Path::new("/sys/kernel/debug/tracing/events").is_dir()
+}
+
+/// Whether this kernel has kprobes at all (their performance-event source is there).
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
+}
+
+/// Everything that can be said without attaching.
+pub fn findings() -> Vec<Finding> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let missing = missing_capabilities();
+    let btf = btf_bytes().map(|bytes| bytes.len());
+    vec![
+        Finding { name: "kernel", found: format!("Linux {}", release.trim()), remedy: None },
+        Finding {
+            name: "capabilities",
+            found: if missing.is_empty() { "all".to_owned() } else { format!("missing {}", missing.join(", ")) },
+            remedy: (!missing.is_empty()).then(|| {
+                let reasons = NEEDED.iter().filter(|(_, name, _)| missing.contains(name));
+                let reasons: Vec<_> = reasons.map(|(_, name, why)| format!("{name} {why}")).collect();
+                format!("run as root (sudo), or add the capabilities: {}", reasons.join("; "))
+            }),
+        },
+        Finding {
+            name: "btf",
+            found: btf.as_ref().map_or("none".to_owned(), |len| format!("{BTF}, {len} bytes")),
+            remedy: btf.is_err().then(|| {
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF (every distribution's since 2021)".to_owned()
+            }),
+        },
+        Finding {
+            name: "tracefs",
+            found: if has_tracefs() { "mounted" } else { "not mounted" }.to_owned(),
+            remedy: (!has_tracefs()).then(|| format!("mount -t tracefs tracefs {TRACEFS} (a run does it itself)")),
+        },
+        Finding {
+            name: "kprobes",
+            found: if has_kprobes() { "yes" } else { "no" }.to_owned(),
+            remedy: None, // every probe has a variant without them
+        },
+    ]
+}

@@ -1,0 +1,317 @@
+//! The catalogue: every probe, its attach variants in order of preference, and why it is there.
+
+/// A way to reach a probe; `--attach` forces one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Variant {
+    /// A kernel function's first and last instruction, by breakpoint.
+    Kprobe,
+    /// A kernel function's entry and exit, by trampoline: the cheapest.
+    Fentry,
+    /// The kernel's own tracepoints.
+    Tracepoint,
+}
+
+impl Variant {
+    /// The name that options, logs and goldens use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Kprobe => "kprobe",
+            Variant::Fentry => "fentry",
+            Variant::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// One program and the place it is attached to.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// The program's name in the object.
+    pub program: &'static str,
+    /// The kernel function, tracepoint or system call.
+    pub target: &'static str,
+    /// Whether the variant works without it: a function that only some kernels have.
+    pub optional: bool,
+}
+
+/// What a probe means to the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without it there is nothing to report.
+    Required,
+    /// Without it something is missing, and said so.
+    Wanted,
+}
+
+/// A handler and the ways to reach it.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// The name that logs, `check` and goldens use.
+    pub name: &'static str,
+    /// Whether the observer runs without it.
+    pub need: Need,
+    /// What is lost without it.
+    pub why: &'static str,
+    /// Variants in order of preference.
+    pub variants: &'static [(Variant, &'static [Point])],
+}
+
+const fn point(program: &'static str, target: &'static str) -> Point {
+    Point { program, target, optional: false }
+}
+
+const fn optional(program: &'static str, target: &'static str) -> Point {
+    Point { program, target, optional: true }
+}
+
+use Variant::Fentry;
+use Variant::Kprobe;
+use Variant::Tracepoint;
+
+/// Every probe. On process life kprobes come first; elsewhere the cheapest that a kernel offers.
+pub const CATALOG: &[Probe] = &[
+    Probe {
+        name: "fork",
+        need: Need::Required,
+        why: "new workers",
+        variants: &[
+            (Kprobe, &[point("wake_up_new_task_kprobe", "wake_up_new_task")]),
+            (Tracepoint, &[point("sched_process_fork_tp_btf", "sched_process_fork")]),
+            (Fentry, &[point("wake_up_new_task_fentry", "wake_up_new_task")]),
+        ],
+    },
+    Probe {
+        name: "exec",
+        need: Need::Required,
+        why: "a process that is no longer what it was forked as",
+        variants: &[
+            (Kprobe, &[point("proc_exec_connector_kprobe", "proc_exec_connector")]),
+            (Tracepoint, &[point("sched_process_exec_tp_btf", "sched_process_exec")]),
+            (Fentry, &[point("proc_exec_connector_fentry", "proc_exec_connector")]),
+        ],
+    },
+    Probe {
+        name: "exit",
+        need: Need::Required,
+        why: "workers that ended",
+        variants: &[
+            (Kprobe, &[point("taskstats_exit_kprobe", "taskstats_exit")]),
+            (Tracepoint, &[point("sched_process_exit_tp_btf", "sched_process_exit")]),
+            (Fentry, &[point("taskstats_exit_fentry", "taskstats_exit")]),
+        ],
+    },
+    Probe {
+        name: "slot",
+        need: Need::Required,
+        why: "which processes are arbiters and which of their children are workers",
+        variants: &[
+            (Fentry, &[point("security_inode_unlink_fentry", "security_inode_unlink")]),
+            (Kprobe, &[point("security_inode_unlink_kprobe", "security_inode_unlink")]),
+            (
+                Tracepoint,
+                &[
+                    // Some architectures have no `unlink` call.
+                    optional("sys_enter_unlink", "sys_enter_unlink"),
+                    point("sys_enter_unlinkat", "sys_enter_unlinkat"),
+                ],
+            ),
+        ],
+    },
+    Probe {
+        name: "heartbeat",
+        need: Need::Wanted,
+        why: "when a worker has booted",
+        variants: &[
+            (Fentry, &[point("vfs_utimes_fentry", "vfs_utimes"), point("vfs_fchmod_fentry", "vfs_fchmod")]),
+            (Kprobe, &[point("vfs_utimes_kprobe", "vfs_utimes"), point("vfs_fchmod_kprobe", "vfs_fchmod")]),
+            (
+                Tracepoint,
+                &[point("sys_enter_utimensat", "sys_enter_utimensat"), point("sys_enter_fchmod", "sys_enter_fchmod")],
+            ),
+        ],
+    },
+    Probe {
+        name: "accept",
+        need: Need::Required,
+        why: "which connections a worker serves",
+        variants: &[
+            (Fentry, &[point("security_sock_graft_fentry", "security_sock_graft")]),
+            (Kprobe, &[point("security_sock_graft_kprobe", "security_sock_graft")]),
+            (
+                Tracepoint,
+                &[optional("sys_exit_accept", "sys_exit_accept"), point("sys_exit_accept4", "sys_exit_accept4")],
+            ),
+        ],
+    },
+    Probe {
+        name: "receive",
+        need: Need::Required,
+        why: "requests",
+        variants: &[
+            (
+                Fentry,
+                &[
+                    point("inet_recvmsg_fentry", "inet_recvmsg"),
+                    point("inet_recvmsg_fexit", "inet_recvmsg"),
+                    optional("inet6_recvmsg_fentry", "inet6_recvmsg"),
+                    optional("inet6_recvmsg_fexit", "inet6_recvmsg"),
+                    point("unix_stream_recvmsg_fentry", "unix_stream_recvmsg"),
+                    point("unix_stream_recvmsg_fexit", "unix_stream_recvmsg"),
+                    optional("tcp_splice_read_fentry", "tcp_splice_read"),
+                    optional("tcp_splice_read_fexit", "tcp_splice_read"),
+                ],
+            ),
+            (
+                Kprobe,
+                &[
+                    point("inet_recvmsg_kprobe", "inet_recvmsg"),
+                    point("inet_recvmsg_kretprobe", "inet_recvmsg"),
+                    optional("inet6_recvmsg_kprobe", "inet6_recvmsg"),
+                    optional("inet6_recvmsg_kretprobe", "inet6_recvmsg"),
+                    point("unix_stream_recvmsg_kprobe", "unix_stream_recvmsg"),
+                    point("unix_stream_recvmsg_kretprobe", "unix_stream_recvmsg"),
+                    optional("tcp_splice_read_kprobe", "tcp_splice_read"),
+                    optional("tcp_splice_read_kretprobe", "tcp_splice_read"),
+                ],
+            ),
+            (
+                Tracepoint,
+                &[
+                    point("sys_enter_read", "sys_enter_read"),
+                    point("sys_exit_read", "sys_exit_read"),
+                    point("sys_enter_readv", "sys_enter_readv"),
+                    point("sys_exit_readv", "sys_exit_readv"),
+                    point("sys_enter_recvfrom", "sys_enter_recvfrom"),
+                    point("sys_exit_recvfrom", "sys_exit_recvfrom"),
+                    point("sys_enter_recvmsg", "sys_enter_recvmsg"),
+                    point("sys_exit_recvmsg", "sys_exit_recvmsg"),
+                    point("sys_enter_recvmmsg", "sys_enter_recvmmsg"),
+                    point("sys_exit_recvmmsg", "sys_exit_recvmmsg"),
+                    // Either end may be the socket: with `send` it covers both directions.
+                    point("sys_enter_splice", "sys_enter_splice"),
+                    point("sys_exit_splice", "sys_exit_splice"),
+                ],
+            ),
+        ],
+    },
+    Probe {
+        name: "send",
+        need: Need::Required,
+        why: "responses",
+        variants: &[
+            (
+                Fentry,
+                &[
+                    point("inet_sendmsg_fentry", "inet_sendmsg"),
+                    point("inet_sendmsg_fexit", "inet_sendmsg"),
+                    optional("inet6_sendmsg_fentry", "inet6_sendmsg"),
+                    optional("inet6_sendmsg_fexit", "inet6_sendmsg"),
+                    point("unix_stream_sendmsg_fentry", "unix_stream_sendmsg"),
+                    point("unix_stream_sendmsg_fexit", "unix_stream_sendmsg"),
+                    // Gone since 6.5, where `sendfile` comes by way of `sendmsg`.
+                    optional("inet_sendpage_fentry", "inet_sendpage"),
+                    optional("inet_sendpage_fexit", "inet_sendpage"),
+                    optional("unix_stream_sendpage_fentry", "unix_stream_sendpage"),
+                    optional("unix_stream_sendpage_fexit", "unix_stream_sendpage"),
+                ],
+            ),
+            (
+                Kprobe,
+                &[
+                    point("inet_sendmsg_kprobe", "inet_sendmsg"),
+                    point("inet_sendmsg_kretprobe", "inet_sendmsg"),
+                    optional("inet6_sendmsg_kprobe", "inet6_sendmsg"),
+                    optional("inet6_sendmsg_kretprobe", "inet6_sendmsg"),
+                    point("unix_stream_sendmsg_kprobe", "unix_stream_sendmsg"),
+                    point("unix_stream_sendmsg_kretprobe", "unix_stream_sendmsg"),
+                    optional("inet_sendpage_kprobe", "inet_sendpage"),
+                    optional("inet_sendpage_kretprobe", "inet_sendpage"),
+                    optional("unix_stream_sendpage_kprobe", "unix_stream_sendpage"),
+                    optional("unix_stream_sendpage_kretprobe", "unix_stream_sendpage"),
+                ],
+            ),
+            (
+                Tracepoint,
+                &[
+                    point("sys_enter_write", "sys_enter_write"),
+                    point("sys_exit_write", "sys_exit_write"),
+                    point("sys_enter_writev", "sys_enter_writev"),
+                    point("sys_exit_writev", "sys_exit_writev"),
+                    point("sys_enter_sendto", "sys_enter_sendto"),
+                    point("sys_exit_sendto", "sys_exit_sendto"),
+                    point("sys_enter_sendmsg", "sys_enter_sendmsg"),
+                    point("sys_exit_sendmsg", "sys_exit_sendmsg"),
+                    point("sys_enter_sendmmsg", "sys_enter_sendmmsg"),
+                    point("sys_exit_sendmmsg", "sys_exit_sendmmsg"),
+                    point("sys_enter_sendfile64", "sys_enter_sendfile64"),
+                    point("sys_exit_sendfile64", "sys_exit_sendfile64"),
+                ],
+            ),
+        ],
+    },
+    Probe {
+        name: "close",
+        need: Need::Required,
+        why: "the end of connections and of responses without a length",
+        variants: &[
+            (Fentry, &[point("inet_release_fentry", "inet_release"), point("unix_release_fentry", "unix_release")]),
+            (Kprobe, &[point("inet_release_kprobe", "inet_release"), point("unix_release_kprobe", "unix_release")]),
+            (
+                Tracepoint,
+                &[
+                    point("sys_enter_close", "sys_enter_close"),
+                    point("inet_sock_set_state_tp_btf", "inet_sock_set_state"),
+                ],
+            ),
+        ],
+    },
+];
+
+/// The kind of program, which the end of its name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// `*_kprobe`
+    Kprobe,
+    /// `*_kretprobe`
+    Kretprobe,
+    /// `*_fentry`
+    Fentry,
+    /// `*_fexit`
+    Fexit,
+    /// `*_tp_btf`
+    TpBtf,
+    /// `sys_*`
+    Syscall,
+}
+
+impl Point {
+    /// The kind of this point's program.
+    pub fn kind(&self) -> ProgramKind {
+        const ENDINGS: [(&str, ProgramKind); 5] = [
+            ("_kprobe", ProgramKind::Kprobe),
+            ("_kretprobe", ProgramKind::Kretprobe),
+            ("_fentry", ProgramKind::Fentry),
+            ("_fexit", ProgramKind::Fexit),
+            ("_tp_btf", ProgramKind::TpBtf),
+        ];
+        let ending = ENDINGS.iter().find(|(ending, _)| self.program.ends_with(ending));
+        ending.map_or(ProgramKind::Syscall, |(_, kind)| *kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_probe_has_each_variant_once_and_no_program_twice() {
+        let mut programs = HashSet::new();
+        for probe in CATALOG {
+            let variants: HashSet<Variant> = probe.variants.iter().map(|(variant, _)| *variant).collect();
+            assert_eq!(variants.len(), 3, "{}", probe.name);
+            for point in probe.variants.iter().flat_map(|(_, points)| *points) {
+                assert!(programs.insert(point.program), "{}", point.program);
+            }
+        }
+    }
+}

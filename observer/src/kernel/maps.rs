@@ -1,0 +1,69 @@
+//! Typed handles on the maps that both sides use.
+use aya::Ebpf;
+use aya::maps::HashMap;
+use aya::maps::MapData;
+use aya::maps::PerCpuArray;
+use observer_ebpf::counter::DROPS;
+use observer_ebpf::key::Socket;
+use observer_ebpf::key::Watch;
+
+use super::KernelError;
+use super::pod::Pod;
+
+/// The maps that user space writes to and counts from.
+pub struct Maps {
+    watched: HashMap<MapData, u32, Pod<Watch>>,
+    sockets: HashMap<MapData, u64, Pod<Socket>>,
+    counters: PerCpuArray<MapData, u64>,
+    reported: [u64; DROPS.len()],
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Maps, KernelError> {
+        let mut map = |name: &'static str| ebpf.take_map(name).ok_or(KernelError::NoMap { name });
+        let wrong = |name| move |source| KernelError::Map { name, source };
+        Ok(Maps {
+            watched: map("WATCHED")?.try_into().map_err(wrong("WATCHED"))?,
+            sockets: map("SOCKETS")?.try_into().map_err(wrong("SOCKETS"))?,
+            counters: map("COUNTERS")?.try_into().map_err(wrong("COUNTERS"))?,
+            reported: [0; DROPS.len()],
+        })
+    }
+
+    /// Watches a process in these ways (`observer_ebpf::key::watch` bits).
+    pub fn watch(&mut self, pid: u32, flags: u32) -> Result<(), KernelError> {
+        let value = Pod(Watch { flags, zero: 0, beat: 0 });
+        self.watched.insert(pid, value, 0).map_err(|source| KernelError::Map { name: "WATCHED", source })
+    }
+
+    /// Watches a process no longer. One that is not watched is not an error: its exit may have come first.
+    pub fn unwatch(&mut self, pid: u32) {
+        if let Err(error) = self.watched.remove(&pid) {
+            tracing::trace!(pid, %error, "was not watched");
+        }
+    }
+
+    /// Copies this socket's bytes no longer. A socket that is gone is not an error.
+    pub fn ignore(&mut self, sock: u64) {
+        let ignored = self.sockets.get(&sock, 0).map(|Pod(socket)| Pod(Socket { ignored: 1, ..socket }));
+        // BPF_EXIST: a socket that was closed meanwhile is not to come back.
+        if let Err(error) = ignored.and_then(|socket| self.sockets.insert(sock, socket, 2)) {
+            tracing::trace!(sock, %error, "was closed");
+        }
+    }
+
+    /// What the probes lost since the last call, by name.
+    pub fn losses(&mut self) -> Vec<(&'static str, u64)> {
+        let mut losses = Vec::new();
+        for ((drop, name), reported) in DROPS.iter().zip(&mut self.reported) {
+            let per_cpu = self.counters.get(&(*drop as u32), 0);
+            let total: u64 = per_cpu.map(|values| values.iter().sum()).unwrap_or(*reported);
+            if total > *reported {
+                losses.push((*name, total - *reported));
+                *reported = total;
+            }
+        }
+        losses
+    }
+}

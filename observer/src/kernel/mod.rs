@@ -1,0 +1,168 @@
+//! Everything that touches aya: load, attach, read. The public face is [`Probes`].
+pub mod attach;
+pub mod btf;
+pub mod capability;
+pub mod catalog;
+pub mod maps;
+pub mod offsets;
+pub mod pod;
+pub mod ring;
+
+use aya::Btf;
+use aya::Ebpf;
+use aya::EbpfLoader;
+
+use attach::Attachment;
+use catalog::Variant;
+use maps::Maps;
+use offsets::Layout;
+use pod::Pod;
+use ring::Ring;
+
+/// The compiled probes; empty in a build with `SW_OBSERVE_EBPF=stub`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes"));
+
+/// Why probes could not be loaded or attached: what, because of what, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The binary holds no probes.
+    #[error("this build has no probes (SW_OBSERVE_EBPF=stub): build again without that variable")]
+    Stub,
+    /// Not root, or too few capabilities.
+    #[error("cannot load probes: {missing} missing: run as root (sudo sw-observe …) or add these capabilities")]
+    Permission {
+        /// Names of the missing capabilities.
+        missing: String,
+    },
+    /// The kernel has no BTF.
+    #[error(
+        "cannot read kernel type information {path}: {source}: \
+         use a kernel built with CONFIG_DEBUG_INFO_BTF, or mount /sys into the container"
+    )]
+    NoBtf {
+        /// Where it was looked for.
+        path: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// BTF that does not describe what the probes read.
+    #[error("this kernel's BTF lacks {what}: report it with the output of `uname -r`")]
+    UnknownLayout {
+        /// The missing members.
+        what: String,
+    },
+    /// Tracefs is not mounted and cannot be.
+    #[error("cannot mount tracefs on {path}: {source}: mount it, or mount the host's into the container")]
+    NoTracefs {
+        /// Where it belongs.
+        path: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The object could not be loaded.
+    #[error("cannot load the probes: {0}: `sw-observe check` says what this host lacks")]
+    Load(#[from] aya::EbpfError),
+    /// BTF could not be read by the loader.
+    #[error("cannot read this kernel's BTF: {0}: report it with the output of `uname -r`")]
+    Btf(#[from] aya::BtfError),
+    /// A required probe could not be attached in any variant.
+    #[error("cannot attach probe {probe} ({why_needed}): {refusals}: `sw-observe check` says what this host lacks")]
+    Unattached {
+        /// The probe.
+        probe: &'static str,
+        /// What it is for.
+        why_needed: &'static str,
+        /// What the kernel said to each variant.
+        refusals: String,
+    },
+    /// A map is not in the object.
+    #[error("the probes have no map {name}: the object does not belong to this release")]
+    NoMap {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A map could not be used.
+    #[error("cannot use map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What went wrong.
+        source: aya::maps::MapError,
+    },
+    /// The ring could not be polled.
+    #[error("cannot poll the ring: {0}")]
+    Poll(std::io::Error),
+}
+
+/// Sizes and choices that are set before load.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Size of the ring in bytes: a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// How many connections can be followed at a time.
+    pub connections: u32,
+    /// Take only this variant.
+    pub attach: Option<Variant>,
+}
+
+/// Loaded and attached probes. Dropping it detaches all of them.
+pub struct Probes {
+    /// Records.
+    pub ring: Ring,
+    /// Watched processes, sockets, counters.
+    pub maps: Maps,
+    /// What became of each probe.
+    pub attachments: Vec<Attachment>,
+    _ebpf: Ebpf,
+}
+
+impl Probes {
+    /// Loads and attaches. Must be called inside a tokio runtime.
+    pub fn start(settings: Settings) -> Result<Probes, KernelError> {
+        let (mut ebpf, btf) = load(settings)?;
+        let ring = Ring::take(&mut ebpf)?;
+        let maps = Maps::take(&mut ebpf)?;
+        let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
+        if let Some(unmet) = attach::unmet(&attachments) {
+            let refusals = unmet.refusals.iter().map(|refusal| format!("{}: {}", refusal.variant.name(), refusal.why));
+            return Err(KernelError::Unattached {
+                probe: unmet.probe.name,
+                why_needed: unmet.probe.why,
+                refusals: refusals.collect::<Vec<_>>().join("; "),
+            });
+        }
+        Ok(Probes { ring, maps, attachments, _ebpf: ebpf })
+    }
+}
+
+/// Tries every variant of every probe on this kernel: `None` is "works", otherwise what the kernel said.
+pub fn rehearse() -> Result<Vec<(&'static catalog::Probe, Vec<(Variant, Option<String>)>)>, KernelError> {
+    let (mut ebpf, btf) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
+    Ok(attach::rehearse(&mut ebpf, &btf))
+}
+
+fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
+    if OBJECT.is_empty() {
+        return Err(KernelError::Stub);
+    }
+    capability::permission()?;
+    let Layout { offsets, facts } = layout()?;
+    capability::mount_tracefs()?;
+    let btf = Btf::from_sys_fs()?;
+    let (offsets, facts) = (Pod(offsets), Pod(facts));
+    let ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .override_global("OFFSETS", &offsets, true)
+        .override_global("FACTS", &facts, true)
+        .map_max_entries("RECORDS", settings.ring_bytes)
+        .map_max_entries("SOCKETS", settings.connections)
+        .load(OBJECT)?;
+    Ok((ebpf, btf))
+}
+
+fn layout() -> Result<Layout, KernelError> {
+    let unknown = |what: String| KernelError::UnknownLayout { what };
+    let btf = btf::Btf::parse(capability::btf_bytes()?).ok_or_else(|| unknown("a readable header".to_owned()))?;
+    let missing = offsets::missing(&btf);
+    if missing.is_empty() { Ok(offsets::layout(&btf)) } else { Err(unknown(missing.join(", "))) }
+}
