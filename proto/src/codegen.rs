@@ -28,7 +28,9 @@ pub fn committed() -> PathBuf {
 pub fn generate(out: &Path) -> Result<(), Box<dyn Error>> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("skywalking");
     let descriptors = protox::compile(SOURCES, [sources])?;
-    tonic_prost_build::configure().out_dir(out).emit_rerun_if_changed(false).compile_fds(descriptors)?;
+    // Whoever uses the clients brings the connection.
+    let builder = tonic_prost_build::configure().build_transport(false);
+    builder.out_dir(out).emit_rerun_if_changed(false).compile_fds(descriptors)?;
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
         let body = fs::read_to_string(&path)?;
