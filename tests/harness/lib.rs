@@ -2,3 +2,4 @@
 
 pub mod collector; // a recording SkyWalking collector
 pub mod oap; // a real OAP server, and the questions to ask it
+pub mod sample; // reports made up
