@@ -1,0 +1,195 @@
+//! Instances at OAP: registered when they come, kept alive while they live.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto::v3::InstancePingPkg;
+use proto::v3::InstanceProperties;
+use proto::v3::management_service_client::ManagementServiceClient;
+use tokio::time::Instant;
+
+use crate::identity::Instance;
+use crate::identity::ProcessKey;
+use crate::report::convert;
+use crate::report::grpc::Failure;
+use crate::report::grpc::Link;
+use crate::report::queue::Change;
+
+/// The live instances, and when each is to be heard of next.
+pub(super) struct Roster {
+    heartbeat: Duration,
+    factor: u32,
+    live: BTreeMap<ProcessKey, Live>,
+    /// How many registrations so far; gives each its own phase.
+    registrations: u32,
+}
+
+struct Live {
+    instance: Instance,
+    /// Heartbeats sent, the registration counting as the first; 0 is not registered.
+    beats: u32,
+    due: Instant,
+}
+
+/// One heartbeat that is due.
+pub(super) struct Beat {
+    process: ProcessKey,
+    /// At registration and at every `factor`th heartbeat.
+    properties: Option<InstanceProperties>,
+    ping: InstancePingPkg,
+}
+
+impl Roster {
+    /// A heartbeat per instance every `heartbeat`, properties with every `factor`th.
+    pub(super) fn new(heartbeat: Duration, factor: u32) -> Self {
+        Self { heartbeat, factor: factor.max(1), live: BTreeMap::new(), registrations: 0 }
+    }
+
+    /// Takes instances in and out.
+    pub(super) fn apply(&mut self, changes: Vec<Change>, now: Instant) {
+        for change in changes {
+            match change {
+                Change::Hello(instance) => {
+                    self.live.insert(instance.process, Live { instance, beats: 0, due: now });
+                }
+                Change::Bye(instance) => {
+                    self.live.remove(&instance.process);
+                }
+            }
+        }
+    }
+
+    /// Everybody is to be registered again: OAP may have been restarted with an empty memory.
+    pub(super) fn register_all(&mut self, now: Instant) {
+        for live in self.live.values_mut() {
+            live.beats = 0;
+            live.due = now;
+        }
+    }
+
+    /// The heartbeat that has been due longest; with `only_new`, registrations only.
+    pub(super) fn due(&self, now: Instant, only_new: bool) -> Option<Beat> {
+        let due = self.live.values().filter(|live| live.due <= now && (live.beats == 0 || !only_new));
+        let live = due.min_by_key(|live| live.due)?;
+        let complete = live.beats == 0 || (live.beats.wrapping_add(1)).is_multiple_of(self.factor);
+        Some(Beat {
+            process: live.instance.process,
+            properties: complete.then(|| convert::properties(&live.instance)),
+            ping: convert::ping(&live.instance),
+        })
+    }
+
+    /// `beat` has been answered; plans the next.
+    pub(super) fn answered(&mut self, beat: &Beat, now: Instant) {
+        let Some(live) = self.live.get_mut(&beat.process) else { return };
+        if live.beats == 0 {
+            live.due = now + self.heartbeat.mul_f64(phase(self.registrations));
+            self.registrations = self.registrations.wrapping_add(1);
+        } else {
+            live.due = now + self.heartbeat;
+        }
+        live.beats = live.beats.saturating_add(1);
+    }
+
+    /// When the next heartbeat is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.live.values().map(|live| live.due).min()
+    }
+}
+
+/// Which part of the period the first heartbeat after the nth registration waits: instances that register together must
+/// not beat together. Steps of the golden ratio fall evenly for any number of them; the first waits the whole period.
+fn phase(n: u32) -> f64 {
+    1.0 - (f64::from(n) * 0.618_033_988_749_895).fract() / 2.0
+}
+
+/// Sends one heartbeat: properties first if they are due, then the sign of life, which creates the service.
+pub(super) async fn send(link: &Link, beat: &Beat) -> Result<(), Failure> {
+    let mut client = ManagementServiceClient::new(link.channel());
+    if let Some(properties) = &beat.properties {
+        link.call(client.report_instance_properties(link.request(properties.clone()))).await?;
+    }
+    link.call(client.keep_alive(link.request(beat.ping.clone()))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Role;
+
+    const PERIOD: Duration = Duration::from_secs(30);
+
+    fn instance(pid: u32) -> Instance {
+        Instance {
+            process: ProcessKey { pid, start: 1 },
+            role: Role::Worker,
+            service: "demo".into(),
+            name: format!("base-master(1)-child({pid})").into(),
+            properties: vec![("language".to_owned(), "python".to_owned())],
+        }
+    }
+
+    #[test]
+    fn properties_go_at_the_start_and_with_every_tenth_heartbeat() {
+        let start = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        roster.apply(vec![Change::Hello(instance(2))], start);
+        let mut complete = Vec::new();
+        for beat in 0..20 {
+            let now = start + PERIOD * beat;
+            let due = roster.due(now, false).expect("due every period");
+            if due.properties.is_some() {
+                complete.push(now.duration_since(start).as_secs());
+            }
+            roster.answered(&due, now);
+            assert!(roster.due(now, false).is_none());
+        }
+        assert_eq!(complete, [0, 270, 570]);
+    }
+
+    #[test]
+    fn who_left_is_not_kept_alive() {
+        let now = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        roster.apply(vec![Change::Hello(instance(2)), Change::Bye(instance(2))], now);
+        assert!(roster.due(now, false).is_none());
+        assert_eq!(roster.next(), None);
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_is_another_process() {
+        let now = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        let mut later = instance(2);
+        later.process.start = 9;
+        roster.apply(vec![Change::Hello(instance(2)), Change::Hello(later), Change::Bye(instance(2))], now);
+        assert_eq!(roster.due(now, false).expect("the later one lives").process.start, 9);
+    }
+
+    #[test]
+    fn instances_that_come_together_do_not_beat_together() {
+        let start = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        roster.apply((0..100).map(|pid| Change::Hello(instance(pid))).collect(), start);
+        while let Some(beat) = roster.due(start, false) {
+            roster.answered(&beat, start);
+        }
+        let second = |at: u64| {
+            let of = |live: &&Live| live.due.duration_since(start).as_secs() == at;
+            roster.live.values().filter(of).count()
+        };
+        assert!((15..30).all(|at| (4..=10).contains(&second(at))));
+    }
+
+    #[test]
+    fn after_a_reconnect_everybody_registers() {
+        let now = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        roster.apply(vec![Change::Hello(instance(2))], now);
+        let beat = roster.due(now, false).expect("new");
+        roster.answered(&beat, now);
+        assert!(roster.due(now, true).is_none());
+        roster.register_all(now);
+        assert!(roster.due(now, true).expect("to be registered").properties.is_some());
+    }
+}

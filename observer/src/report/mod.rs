@@ -1,0 +1,226 @@
+//! The only place that knows gRPC: takes what the pipeline made and ships it to OAP, or prints it.
+
+mod convert; // our types to SkyWalking's messages
+pub mod grpc; // the connection: settings, metadata, answers, backoff
+mod journal; // what is said about the connection, once each
+mod management; // ManagementService: registration and heartbeats
+mod meter; // MeterReportService: one stream per instance and period
+pub mod print; // the same reports as text
+mod queue; // bounded, oldest first out, counted
+mod trace; // TraceSegmentReportService: short streams of segments
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
+use tokio::time::timeout;
+
+use crate::identity::Instance;
+use crate::meter::MeterBatch;
+use crate::report::grpc::Backoff;
+use crate::report::grpc::Failure;
+use crate::report::grpc::Link;
+use crate::report::grpc::Settings;
+use crate::report::grpc::SettingsError;
+use crate::report::grpc::Target;
+use crate::report::journal::Journal;
+use crate::report::management::Roster;
+use crate::report::queue::Queue;
+use crate::stats::SharedDrops;
+use crate::trace::Segment;
+
+/// How many calls of one kind go before another kind has its turn.
+const TURN: usize = 16;
+
+/// Something to tell OAP.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// An instance is there: register it and keep it alive.
+    Hello(Instance),
+    /// It is gone: keep it alive no longer.
+    Bye(Instance),
+    /// What one process did for one request.
+    Segment(Segment),
+    /// The numbers of one instance at one time.
+    Meters(MeterBatch),
+}
+
+/// A reporter at work: one task, one connection.
+pub struct Oap {
+    queue: Arc<Queue>,
+    task: JoinHandle<()>,
+}
+
+impl Oap {
+    /// Starts the task that connects, and connects again when the connection breaks. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// Settings that cannot work. An OAP that cannot be reached is not an error: it may come.
+    pub fn start(settings: Settings, drops: Arc<SharedDrops>) -> Result<Self, SettingsError> {
+        let target = Target::new(&settings)?;
+        let queue = Arc::new(Queue::new(settings.queue_size, drops));
+        let reporter = Reporter {
+            target,
+            queue: Arc::clone(&queue),
+            roster: Roster::new(settings.heartbeat, settings.properties_factor),
+            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            journal: Journal::new(&settings),
+        };
+        Ok(Self { queue, task: tokio::spawn(reporter.run()) })
+    }
+
+    /// Never waits. When the queue is full the oldest segment or meter batch goes and is counted as `QueueFull`;
+    /// `Hello` and `Bye` always arrive.
+    pub fn send(&self, report: Report) {
+        self.queue.push(report);
+    }
+
+    /// Sends what waits, for `limit` at most; gives up at once if OAP cannot be reached. Returns how many segments and
+    /// meter batches were left; they are counted as `SendFailed`.
+    pub async fn stop(mut self, limit: Duration) -> u64 {
+        self.queue.stop();
+        if timeout(limit, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        self.queue.give_up()
+    }
+}
+
+/// The task behind [`Oap`].
+struct Reporter {
+    target: Target,
+    queue: Arc<Queue>,
+    roster: Roster,
+    backoff: Backoff,
+    journal: Journal,
+}
+
+impl Reporter {
+    async fn run(mut self) {
+        loop {
+            let cause = match self.target.connect().await {
+                Ok(link) => {
+                    self.journal.connected();
+                    self.apply_changes();
+                    self.roster.register_all(Instant::now());
+                    match self.serve(&link).await {
+                        Some(cause) => cause,
+                        None => return,
+                    }
+                }
+                Err(cause) => cause,
+            };
+            self.journal.unreachable(&cause);
+            if self.queue.stopping() {
+                return;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Reports until the connection breaks, which gives the cause, or until all is said and `stop` was called.
+    async fn serve(&mut self, link: &Link) -> Option<String> {
+        loop {
+            self.apply_changes();
+            match self.turn(link).await {
+                Ok(()) => {}
+                Err(Failure::Lost(cause) | Failure::TimedOut(cause)) => return Some(cause),
+                Err(failure) => {
+                    self.journal.waiting(&failure);
+                    if self.queue.stopping() {
+                        return None;
+                    }
+                    self.pause().await;
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            let next = if self.queue.stopping() {
+                let unsaid = self.queue.ready_at().is_some() || self.roster.due(now, true).is_some();
+                if !unsaid {
+                    return None;
+                }
+                Some(now)
+            } else {
+                self.roster.next().into_iter().chain(self.queue.ready_at()).min()
+            };
+            self.wait(next).await;
+        }
+    }
+
+    /// Everything that is due, but not more of one kind than its turn allows.
+    async fn turn(&mut self, link: &Link) -> Result<(), Failure> {
+        for _ in 0..TURN {
+            let Some(beat) = self.roster.due(Instant::now(), self.queue.stopping()) else { break };
+            let result = management::send(link, &beat).await;
+            self.judge("the heartbeat of an instance", result)?;
+            self.roster.answered(&beat, Instant::now());
+        }
+        let segments = self.queue.take_segments();
+        if !segments.is_empty() {
+            let result = trace::send(link, &segments).await;
+            match &result {
+                Ok(()) => self.queue.sent(),
+                Err(Failure::Rejected(_) | Failure::TimedOut(_)) => self.queue.lose(),
+                Err(Failure::Lost(_) | Failure::Refused(_) | Failure::Busy) => {
+                    self.queue.put_back_segments(segments);
+                }
+            }
+            self.judge("segments", result)?;
+        }
+        for _ in 0..TURN {
+            let Some(batch) = self.queue.take_meters() else { break };
+            let result = meter::send(link, &batch).await;
+            match &result {
+                Ok(()) => self.queue.sent(),
+                Err(Failure::Rejected(_) | Failure::TimedOut(_)) => self.queue.lose(),
+                Err(Failure::Lost(_) | Failure::Refused(_) | Failure::Busy) => {
+                    self.queue.put_back_meters(batch)
+                }
+            }
+            self.judge("the meters of an instance", result)?;
+        }
+        Ok(())
+    }
+
+    /// Notes how a call went; what is wrong with one message only is no failure of the rest.
+    fn judge(&mut self, what: &str, result: Result<(), Failure>) -> Result<(), Failure> {
+        match result {
+            Ok(()) => {
+                self.backoff.reset();
+                self.journal.answered();
+                Ok(())
+            }
+            Err(Failure::Rejected(cause)) => {
+                self.journal.rejected(what, &cause);
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The wait after a failure; instances come and go meanwhile, and `stop` ends it.
+    async fn pause(&mut self) {
+        let until = Instant::now() + self.backoff.wait();
+        while Instant::now() < until && !self.queue.stopping() {
+            self.wait(Some(until)).await;
+            self.apply_changes();
+        }
+    }
+
+    async fn wait(&self, until: Option<Instant>) {
+        match until {
+            None => self.queue.changed().await,
+            Some(until) => tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.queue.changed() => {}
+            },
+        }
+    }
+
+    fn apply_changes(&mut self) {
+        self.roster.apply(self.queue.take_changes(), Instant::now());
+    }
+}

@@ -1,0 +1,91 @@
+//! Reports made up for tests of what comes after the pipeline.
+
+use observer::identity::Instance;
+use observer::identity::ProcessKey;
+use observer::identity::Role;
+use observer::meter::Meter;
+use observer::meter::MeterBatch;
+use observer::trace::Reference;
+use observer::trace::Segment;
+use observer::trace::Span;
+use observer::trace::SpanKind;
+use observer::trace::SpanLayer;
+
+/// A worker of the master 7.
+pub fn worker(service: &str, pid: u32) -> Instance {
+    let property = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    Instance {
+        process: ProcessKey { pid, start: 100 },
+        role: Role::Worker,
+        service: service.into(),
+        name: format!("base-master(7)-child({pid})").into(),
+        properties: vec![
+            property("language", "python"),
+            property("OS Name", "posix"),
+            property("Process No.", &pid.to_string()),
+            property("hostname", "node"),
+            property("ipv4", "127.0.0.1"),
+            property("python_implementation", "CPython"),
+            property("python_version", "3.12.3"),
+        ],
+    }
+}
+
+/// A Flask request of 20 ms to `/hello`, called by another service; trace `trace-<id>`.
+pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
+    let trace_id = format!("trace-{id}");
+    Segment {
+        trace_id: trace_id.clone(),
+        segment_id: id.to_owned(),
+        service: instance.service.clone(),
+        instance: instance.name.clone(),
+        spans: vec![Span {
+            id: 0,
+            parent: -1,
+            start_ms,
+            end_ms: start_ms + 20,
+            refs: vec![Reference {
+                trace_id,
+                parent_segment_id: "caller-segment".to_owned(),
+                parent_span_id: 2,
+                parent_service: "caller".to_owned(),
+                parent_instance: "caller-1".to_owned(),
+                parent_endpoint: "/front".to_owned(),
+                address: "demo:8000".to_owned(),
+            }],
+            operation: "/hello".to_owned(),
+            peer: "127.0.0.1:40000".to_owned(),
+            kind: SpanKind::Entry,
+            layer: SpanLayer::Http,
+            component: 7001,
+            is_error: false,
+            tags: vec![
+                ("http.method", "GET".to_owned()),
+                ("http.url", "http://demo:8000/hello".to_owned()),
+                ("http.status_code", "200".to_owned()),
+            ],
+            queue_wait_ns: None,
+        }],
+    }
+}
+
+/// All meters of the Python dashboard.
+pub fn meters(instance: &Instance, at_ms: i64) -> MeterBatch {
+    let meter = |name, value| Meter { name, value };
+    MeterBatch {
+        service: instance.service.clone(),
+        instance: instance.name.clone(),
+        at_ms,
+        meters: vec![
+            meter("instance_pvm_total_cpu_utilization", 33.4),
+            meter("instance_pvm_process_cpu_utilization", 12.6),
+            meter("instance_pvm_total_mem_utilization", 41.0),
+            meter("instance_pvm_process_mem_utilization", 3.2),
+            meter("instance_pvm_gc_g0", 700.0),
+            meter("instance_pvm_gc_g1", 60.0),
+            meter("instance_pvm_gc_g2", 5.0),
+            meter("instance_pvm_gc_time", 100.0),
+            meter("instance_pvm_thread_active_count", 4.0),
+        ],
+    }
+}

@@ -1,0 +1,310 @@
+//! The reporter against a collector: what arrives, and what happens when things go wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use harness::collector::Collector;
+use harness::collector::Manners;
+use harness::sample;
+use observer::report::Oap;
+use observer::report::Report;
+use observer::report::grpc::Settings;
+use observer::stats::Reason;
+use observer::stats::SharedDrops;
+use proto::v3;
+use tonic::Code;
+
+const SOON: Duration = Duration::from_secs(5);
+
+fn settings(endpoint: impl Into<String>) -> Settings {
+    Settings {
+        backoff_min: Duration::from_millis(50),
+        backoff_max: Duration::from_millis(200),
+        call_timeout: Duration::from_secs(2),
+        ..Settings::new(endpoint)
+    }
+}
+
+fn start(settings: Settings) -> (Oap, Arc<SharedDrops>) {
+    let drops = Arc::new(SharedDrops::default());
+    (Oap::start(settings, Arc::clone(&drops)).expect("good settings"), drops)
+}
+
+fn pair(key: &str, value: &str) -> v3::KeyStringValuePair {
+    v3::KeyStringValuePair { key: key.to_owned(), value: value.to_owned() }
+}
+
+#[tokio::test]
+async fn an_instance_is_registered_then_kept_alive() {
+    let collector = Collector::start();
+    let heartbeat = Duration::from_millis(200);
+    let (oap, _) = start(Settings { heartbeat, properties_factor: 3, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Hello(worker.clone()));
+    let received = collector.wait("fourth sign of life", SOON, |received| received.pings.len() == 4).await;
+    // Properties at the start and with the third sign of life.
+    assert_eq!(
+        received.calls,
+        [
+            "reportInstanceProperties",
+            "keepAlive",
+            "keepAlive",
+            "reportInstanceProperties",
+            "keepAlive",
+            "keepAlive"
+        ]
+    );
+    let properties = &received.properties[0];
+    assert_eq!((properties.service.as_str(), properties.service_instance.as_str()), ("demo", &*worker.name));
+    assert_eq!(properties.properties[..2], [pair("language", "python"), pair("OS Name", "posix")]);
+    assert_eq!(properties.layer, "");
+    let ping = &received.pings[0];
+    assert_eq!(
+        (ping.service.as_str(), ping.service_instance.as_str(), ping.layer.as_str()),
+        ("demo", &*worker.name, "")
+    );
+
+    oap.send(Report::Bye(worker));
+    tokio::time::sleep(heartbeat).await;
+    collector.forget();
+    tokio::time::sleep(heartbeat * 2).await;
+    assert!(collector.received().calls.is_empty());
+    assert_eq!(oap.stop(SOON).await, 0);
+}
+
+#[tokio::test]
+async fn segments_and_meters_arrive_as_they_were() {
+    let collector = Collector::start();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let (one, two) = (sample::worker("demo", 9), sample::worker("demo", 10));
+    oap.send(Report::Segment(sample::segment(&one, "a", 1000)));
+    oap.send(Report::Segment(sample::segment(&two, "b", 2000)));
+    oap.send(Report::Meters(sample::meters(&one, 5000)));
+    oap.send(Report::Meters(sample::meters(&two, 6000)));
+    let asked = Instant::now();
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert!(asked.elapsed() < Duration::from_millis(900), "what waits for company goes at once");
+    let received = collector.received();
+
+    assert_eq!(received.segment_streams.len(), 1, "one stream may carry many instances");
+    let ids: Vec<_> = received.segments().map(|segment| segment.trace_segment_id.as_str()).collect();
+    assert_eq!(ids, ["a", "b"]);
+    let expected = v3::SegmentObject {
+        trace_id: "trace-a".to_owned(),
+        trace_segment_id: "a".to_owned(),
+        service: "demo".to_owned(),
+        service_instance: one.name.to_string(),
+        is_size_limited: false,
+        spans: vec![v3::SpanObject {
+            span_id: 0,
+            parent_span_id: -1,
+            start_time: 1000,
+            end_time: 1020,
+            refs: vec![v3::SegmentReference {
+                ref_type: v3::RefType::CrossProcess.into(),
+                trace_id: "trace-a".to_owned(),
+                parent_trace_segment_id: "caller-segment".to_owned(),
+                parent_span_id: 2,
+                parent_service: "caller".to_owned(),
+                parent_service_instance: "caller-1".to_owned(),
+                parent_endpoint: "/front".to_owned(),
+                network_address_used_at_peer: "demo:8000".to_owned(),
+            }],
+            operation_name: "/hello".to_owned(),
+            peer: "127.0.0.1:40000".to_owned(),
+            span_type: v3::SpanType::Entry.into(),
+            span_layer: v3::SpanLayer::Http.into(),
+            component_id: 7001,
+            is_error: false,
+            tags: vec![
+                pair("http.method", "GET"),
+                pair("http.url", "http://demo:8000/hello"),
+                pair("http.status_code", "200"),
+            ],
+            logs: vec![],
+            skip_analysis: false,
+        }],
+    };
+    assert_eq!(received.segments().next(), Some(&expected));
+
+    assert_eq!(received.meter_streams.len(), 2, "one stream per instance");
+    for (stream, instance, at) in [(0, &one, 5000), (1, &two, 6000)] {
+        let stream = &received.meter_streams[stream];
+        assert_eq!(stream.len(), sample::meters(instance, at).meters.len());
+        for (data, meter) in stream.iter().zip(sample::meters(instance, at).meters) {
+            let value =
+                v3::MeterSingleValue { name: meter.name.to_owned(), labels: vec![], value: meter.value };
+            assert_eq!(data.metric, Some(v3::meter_data::Metric::SingleValue(value)));
+            assert_eq!((data.service_instance.as_str(), data.timestamp), (&*instance.name, at));
+        }
+    }
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn segments_wait_a_second_for_company() {
+    let collector = Collector::start();
+    let (oap, _) = start(settings(collector.endpoint()));
+    let worker = sample::worker("demo", 9);
+    for n in 0..10 {
+        oap.send(Report::Segment(sample::segment(&worker, &n.to_string(), 1000)));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let received = collector.wait("stream", SOON, |received| !received.segment_streams.is_empty()).await;
+    assert_eq!(received.segment_streams[0].len(), 10);
+    oap.stop(SOON).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_collector_everybody_registers_again_and_nothing_is_lost() {
+    let mut collector = Collector::start();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let workers = [sample::worker("demo", 9), sample::worker("demo", 10)];
+    for worker in &workers {
+        oap.send(Report::Hello(worker.clone()));
+    }
+    collector.wait("registrations", SOON, |received| received.pings.len() == 2).await;
+    collector.stop();
+    for n in 0..3 {
+        oap.send(Report::Segment(sample::segment(&workers[0], &n.to_string(), 1000)));
+    }
+    oap.send(Report::Meters(sample::meters(&workers[1], 5000)));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    collector.forget();
+    collector.restart();
+    let received = collector
+        .wait("the rest", SOON, |received| {
+            received.segments().count() == 3 && received.meter_streams.len() == 1
+        })
+        .await;
+    assert_eq!((received.properties.len(), received.pings.len()), (2, 2));
+    let ids: Vec<_> = received.segments().map(|segment| segment.trace_segment_id.as_str()).collect();
+    assert_eq!(ids, ["0", "1", "2"]);
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn a_restart_between_two_calls_is_noticed() {
+    let mut collector = Collector::start();
+    let heartbeat = Duration::from_millis(600);
+    let (oap, _) = start(Settings { heartbeat, ..settings(collector.endpoint()) });
+    oap.send(Report::Hello(sample::worker("demo", 9)));
+    collector.wait("registration", SOON, |received| received.pings.len() == 1).await;
+    // Gone and back before the next sign of life: only the closed connection tells.
+    collector.restart();
+    collector.forget();
+    collector.wait("registration", SOON, |received| received.properties.len() == 1).await;
+    oap.stop(SOON).await;
+}
+
+#[tokio::test]
+async fn a_wrong_token_keeps_the_data_until_the_right_one_is_asked_for() {
+    let collector = Collector::start();
+    collector.behave(Manners { token: Some("right".to_owned()), ..Manners::default() });
+    let authentication = Some("wrong".to_owned());
+    let (oap, drops) = start(Settings { authentication, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Hello(worker.clone()));
+    oap.send(Report::Segment(sample::segment(&worker, "a", 1000)));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let calls = collector.received().calls.len();
+    assert!((1..=20).contains(&calls), "{calls} tries: it must try again, and wait between");
+    assert!(collector.received().properties.is_empty());
+    collector.behave(Manners { token: Some("wrong".to_owned()), ..Manners::default() });
+    collector.wait("segment", SOON, |received| received.segments().count() == 1).await;
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn an_overloaded_collector_gets_time() {
+    let collector = Collector::start();
+    collector.behave(Manners { refuse: Some(Code::ResourceExhausted), ..Manners::default() });
+    let (oap, drops) = start(settings(collector.endpoint()));
+    oap.send(Report::Meters(sample::meters(&sample::worker("demo", 9), 5000)));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let calls = collector.received().calls.len();
+    assert!((2..=12).contains(&calls), "{calls} calls in half a second");
+    collector.behave(Manners::default());
+    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn what_the_collector_does_not_want_is_counted_and_does_not_stop_the_rest() {
+    let collector = Collector::start();
+    collector.behave(Manners { refuse: Some(Code::InvalidArgument), ..Manners::default() });
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Meters(sample::meters(&worker, 5000)));
+    collector.wait("call", SOON, |received| received.calls.len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
+    collector.behave(Manners::default());
+    oap.send(Report::Meters(sample::meters(&worker, 6000)));
+    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    oap.stop(SOON).await;
+}
+
+#[tokio::test]
+async fn an_unreachable_collector_neither_blocks_nor_grows() {
+    let mut collector = Collector::start();
+    collector.stop();
+    let (oap, drops) = start(Settings { queue_size: 100, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    let asked = Instant::now();
+    for n in 0..1000 {
+        oap.send(Report::Segment(sample::segment(&worker, &n.to_string(), 1000)));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert_eq!(drops.snapshot().get(Reason::QueueFull), 900);
+    // The newest are what is kept, in order.
+    collector.restart();
+    let received = collector.wait("segments", SOON, |received| received.segments().count() == 100).await;
+    let ids: Vec<_> = received.segments().map(|segment| segment.trace_segment_id.clone()).collect();
+    assert_eq!(ids, (900..1000).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(oap.stop(SOON).await, 0);
+}
+
+#[tokio::test]
+async fn stop_keeps_its_bound_and_counts_what_is_left() {
+    let collector = Collector::start();
+    collector.behave(Manners { delay: Duration::from_secs(60), ..Manners::default() });
+    let call_timeout = Duration::from_secs(30);
+    let (oap, drops) = start(Settings { call_timeout, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Segment(sample::segment(&worker, "a", 1000)));
+    oap.send(Report::Meters(sample::meters(&worker, 5000)));
+    let asked = Instant::now();
+    assert_eq!(oap.stop(Duration::from_millis(300)).await, 2);
+    assert!(asked.elapsed() < Duration::from_millis(600));
+    assert_eq!(drops.snapshot().get(Reason::SendFailed), 2);
+
+    let mut gone = collector;
+    gone.stop();
+    let (oap, _) = start(settings(gone.endpoint()));
+    oap.send(Report::Segment(sample::segment(&worker, "a", 1000)));
+    let asked = Instant::now();
+    assert_eq!(oap.stop(Duration::from_secs(20)).await, 1);
+    assert!(asked.elapsed() < Duration::from_secs(2), "nobody there: no reason to wait");
+}
+
+#[tokio::test]
+async fn a_silent_collector_is_left_and_a_batch_is_not_sent_twice() {
+    let collector = Collector::start();
+    collector.behave(Manners { delay: Duration::from_secs(2), ..Manners::default() });
+    let call_timeout = Duration::from_millis(300);
+    let (oap, drops) = start(Settings { call_timeout, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Meters(sample::meters(&worker, 5000)));
+    collector.wait("call", SOON, |received| received.calls.len() == 1).await;
+    tokio::time::sleep(call_timeout * 2).await;
+    assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
+    collector.behave(Manners::default());
+    oap.send(Report::Meters(sample::meters(&worker, 6000)));
+    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    assert_eq!(oap.stop(SOON).await, 0);
+}
