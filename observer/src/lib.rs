@@ -12,6 +12,7 @@ pub mod meter; // process samples to PVM meters
 pub mod pipeline; // the pure machine
 pub mod process; // facts from /proc
 pub mod protocol; // bytes to messages
+pub mod python; // CPython from outside
 pub mod report; // the only place that knows gRPC
 pub mod stats; // our own numbers
 pub mod stream; // ordered bytes per connection

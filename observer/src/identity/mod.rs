@@ -4,8 +4,11 @@ pub mod naming;
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 /// One process for as long as it lives: a pid alone is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// Pid in the initial pid namespace.
     pub pid: u32,
@@ -14,7 +17,7 @@ pub struct ProcessKey {
 }
 
 /// What a process is to gunicorn (gunicorn's own words).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Gunicorn's arbiter: makes worker slots and forks workers.
@@ -23,6 +26,49 @@ pub enum Role {
     Worker,
     /// Forked by a worker; not an instance of its own.
     AppChild,
+}
+
+/// What `/proc` says of one process; only the variables that names and settings come from are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Which process.
+    pub key: ProcessKey,
+    /// Its parent's pid in the initial pid namespace.
+    pub parent: u32,
+    /// Its pid in its own pid namespace.
+    pub inner_pid: u32,
+    /// Its command line.
+    pub argv: Vec<String>,
+    /// The variables of its environment at exec that the SkyWalking agent or a service name is configured with.
+    pub environ: Vec<(String, String)>,
+    /// The host name that it sees.
+    pub hostname: String,
+    /// The addresses of its network namespace, loopback only when there are no others.
+    pub ipv4: Vec<String>,
+    /// Version of its Python: `3.11.7`, or `3.8` where only that can be told.
+    pub python_version: Option<String>,
+}
+
+impl Facts {
+    /// A variable of the environment; an empty one is as good as none.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.environ.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+}
+
+/// A worker slot as seen in a table of open files.
+pub type SlotFile = (u64, u64);
+
+/// A process that holds worker slots, found by looking rather than by watching.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// What it is.
+    pub facts: Facts,
+    /// The slots it holds, as (device, inode).
+    pub slots: Vec<SlotFile>,
+    /// Whether it catches HUP and USR2, which arbiters do and workers do not.
+    pub catches_reload: bool,
 }
 
 /// A SkyWalking service instance: one master or one worker.

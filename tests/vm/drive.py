@@ -1,0 +1,192 @@
+"""Runs in a guest: observes a real gunicorn under each attach variant and says what came of it.
+
+Results are lines that start with `@`: `@ up <kernel>`, `@ pass <case>`, `@ fail <case> <why>`,
+`@ note <case> <text>`, `@ variants <json>`, `@ end`. The case `late` starts the observer after gunicorn, with the
+variants it chooses by itself; every other case is the name of a variant and starts the observer first.
+"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import compare
+
+OBSERVER = os.environ.get("OBSERVER", "/vm/sw-observe")
+GUNICORN = os.environ["GUNICORN"]
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+PORT = int(os.environ.get("PORT", "8000"))
+READY_SECONDS = 120  # loading probes in an emulated machine is slow
+STOP_SECONDS = 60
+KINDS = ("plain", "missing", "body", "stream", "chunked", "head", "empty", "large")
+ROUNDS = 4
+MAX_REQUESTS = 9  # of 32 requests: at least one worker is recycled
+LOG_LINES = 12
+
+
+class Failed(Exception):
+    """A case that cannot go on."""
+
+
+def say(*words):
+    print("@", *words, flush=True)
+
+
+def wait(seconds, what, condition):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise Failed(f"{what}: not within {seconds} s")
+        time.sleep(0.1)
+    return value
+
+
+class Process:
+    """A child whose output goes to files, and which does not outlive its case."""
+
+    def __init__(self, name, command):
+        self.name = name
+        self.paths = [f"/tmp/{name}.{os.getpid()}.{stream}" for stream in ("out", "err")]
+        with open(self.paths[0], "wb") as out, open(self.paths[1], "wb") as err:
+            self.child = subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+
+    def output(self, stream=0):
+        with open(self.paths[stream], errors="replace") as file:
+            return file.read()
+
+    def ended(self):
+        return self.child.poll() is not None
+
+    def stop(self):
+        """The exit status after TERM."""
+        if self.ended():
+            raise Failed(f"{self.name} ended by itself with {self.child.returncode}")
+        self.child.send_signal(signal.SIGTERM)
+        try:
+            return self.child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.name} does not stop on TERM within {STOP_SECONDS} s") from None
+
+    def discard(self):
+        if not self.ended():
+            self.child.kill()
+            self.child.wait()
+
+
+def start_observer(variant):
+    forced = ["--attach", variant] if variant else []
+    observer = Process("sw-observe", [OBSERVER, "--target", "gunicorn", "--print=json", *forced])
+    try:
+        wait(READY_SECONDS, "sw-observe ready", lambda: observer.ended() or '"ready"' in observer.output())
+        if observer.ended():
+            raise Failed(f"sw-observe ended with {observer.child.returncode} before it was ready")
+    except Failed:
+        note_end(observer)
+        observer.discard()
+        raise
+    return observer
+
+
+def start_gunicorn():
+    gunicorn = Process("gunicorn", [
+        GUNICORN, "app:app", "--workers", "2", "--max-requests", str(MAX_REQUESTS), "--bind", f"127.0.0.1:{PORT}",
+    ])
+    try:
+        wait(READY_SECONDS, "two gunicorn workers", lambda: gunicorn.output(1).count("Booting worker") >= 2)
+    except Failed:
+        gunicorn.discard()
+        raise
+    return gunicorn
+
+
+def ask(kind, number):
+    """Sends one request on a connection of its own; returns what the client knows of it."""
+    path = f"/{kind}/{number}"
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    headers = {"Connection": "close"}
+    method = {"body": "POST", "large": "POST", "chunked": "POST", "head": "HEAD"}.get(kind, "GET")
+    body = {"body": b"x" * 3000, "large": b"y" * 300_000, "chunked": iter([b"a" * 700, b"b" * 9000])}.get(kind)
+    if kind == "chunked":
+        headers["Transfer-Encoding"] = "chunked"
+    connection.request(method, path, body=body, headers=headers, encode_chunked=kind == "chunked")
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return {
+        "path": path, "method": method, "status": answer.status,
+        "worker": int(answer.headers["X-Worker"]), "master": int(answer.headers["X-Master"]),
+    }
+
+
+def count(observer, kind):
+    return len(compare.of_kind(compare.parse(observer.output())[0], kind))
+
+
+def note_end(observer):
+    for stream in (1, 0):
+        for line in observer.output(stream).splitlines()[-LOG_LINES:]:
+            say("note", observer.name, line[:400])
+
+
+def run(case):
+    """Observes one life of gunicorn; returns the differences between the two accounts."""
+    late = case == "late"
+    started = []
+    try:
+        if late:
+            started.append(gunicorn := start_gunicorn())
+            started.append(observer := start_observer(None))
+            wait(READY_SECONDS, "instances of a running gunicorn", lambda: count(observer, "instance") >= 3)
+        else:
+            started.append(observer := start_observer(case))
+            started.append(gunicorn := start_gunicorn())
+        requests = [ask(kind, number * len(KINDS) + index)
+                    for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
+        problems = []
+        if len({request["worker"] for request in requests}) < 3:
+            problems.append("no worker was recycled")
+        if status := gunicorn.stop():
+            problems.append(f"gunicorn ended with {status}")
+        try:
+            wait(20, "all segments", lambda: count(observer, "segment") >= len(requests))
+        except Failed:
+            pass  # the comparison names the missing ones
+        if status := observer.stop():
+            problems.append(f"sw-observe ended with {status} on TERM")
+        problems += compare.differences(requests, observer.output(), os.uname().nodename)
+        if late:
+            say("variants", json.dumps(compare.variants(observer.output()), sort_keys=True))
+        elif case not in compare.variants(observer.output()).values():
+            problems.append(f"no probe is attached as {case}")
+        if problems:
+            note_end(observer)
+        return problems
+    finally:
+        for process in reversed(started):
+            process.discard()
+
+
+def main(cases):
+    compare.check_this_file()
+    say("up", os.uname().release)
+    for case in cases:
+        begin = time.monotonic()
+        try:
+            problems = run(case)
+        except Failed as failed:
+            problems = [str(failed)]
+        except Exception:  # a case must not take the others with it
+            problems = [" | ".join(traceback.format_exc().splitlines()[-3:])]
+        for problem in problems[:10]:
+            say("fail", case, problem)
+        if not problems:
+            say("pass", case, f"{time.monotonic() - begin:.0f}s")
+    say("end")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

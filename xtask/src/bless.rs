@@ -1,0 +1,29 @@
+//! `cargo xtask bless`: rewrites the golden files from what the code does now.
+
+use clap::Args;
+
+use crate::shell::Outcome;
+use crate::tally::Tally;
+use crate::test;
+use crate::toolchain;
+use crate::vm;
+
+/// Parts to leave out.
+#[derive(Args)]
+pub struct Options {
+    /// Leave out the chosen variants per kernel
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// The command.
+pub fn command(options: &Options) -> Outcome {
+    toolchain::ensure()?;
+    let mut tally = Tally::default();
+    tally.tests("tests", test::test(&["--workspace"]).env("SW_OBSERVE_BLESS", "1"));
+    if !options.no_vm {
+        let result = vm::counted(&vm::Options::blessing(), &mut tally);
+        tally.step("kernel matrix", result);
+    }
+    tally.conclude()
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask setup`: finds or installs what the other commands need. Quick when all is there.
+
+use std::process::Command;
+
+use clap::Args;
+
+use crate::apt;
+use crate::shell;
+use crate::shell::Failure;
+use crate::shell::Outcome;
+use crate::toolchain;
+
+/// What to prepare besides the probes' compiler; with none of them, everything.
+#[derive(Args)]
+pub struct Options {
+    /// For the kernel matrix: QEMU, busybox, cpio, Python
+    #[arg(long)]
+    vm: bool,
+    /// For the test with a real OAP: Java, Maven
+    #[arg(long)]
+    oap: bool,
+    /// For the demo and the live tests: Python with virtual environments
+    #[arg(long)]
+    demo: bool,
+}
+
+/// A prerequisite besides the probes' compiler.
+struct Need {
+    package: &'static str,
+    present: fn() -> bool,
+}
+
+/// Parts of the repository that need something.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Part {
+    /// The kernel matrix.
+    Vm,
+    /// The test with a real OAP.
+    Oap,
+    /// Everything that starts a real gunicorn on this machine.
+    Python,
+}
+
+impl Part {
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Vm => &[
+                Need { package: "qemu-system-x86", present: || shell::found("qemu-system-x86_64").is_some() },
+                Need { package: "busybox-static", present: || shell::found("busybox").is_some() },
+                Need { package: "cpio", present: || shell::found("cpio").is_some() },
+                Need { package: "binutils", present: || shell::found("strip").is_some() },
+                PYTHON,
+            ],
+            Self::Oap => &[
+                Need { package: "default-jre-headless", present: || shell::found("java").is_some() },
+                Need { package: "maven", present: || shell::found("mvn").is_some() },
+            ],
+            Self::Python => &[PYTHON],
+        }
+    }
+}
+
+const PYTHON: Need = Need { package: "python3-venv", present: python };
+
+/// Debian's Python alone cannot make virtual environments with pip in them.
+fn python() -> bool {
+    shell::output(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
+}
+
+/// The command.
+pub fn command(options: &Options) -> Outcome {
+    let all = !(options.vm || options.oap || options.demo);
+    let chosen = [(options.vm, Part::Vm), (options.oap, Part::Oap), (options.demo, Part::Python)];
+    let parts: Vec<Part> =
+        chosen.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
+    ensure(&parts)?;
+    shell::say("everything is here");
+    Ok(())
+}
+
+/// Finds or installs the probes' compiler and what these parts need.
+pub fn ensure(parts: &[Part]) -> Outcome {
+    programs(parts)?;
+    toolchain::ensure()
+}
+
+/// Finds or installs what these parts need, without the probes' compiler.
+pub fn programs(parts: &[Part]) -> Outcome {
+    let needs = parts.iter().flat_map(|part| part.needs());
+    let mut missing: Vec<&str> = needs.filter(|need| !(need.present)()).map(|need| need.package).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !apt::present() {
+        return Err(Failure::new(format!(
+            "this machine lacks what Debian calls {}, and has no apt-get: install them with its own package manager",
+            missing.join(", ")
+        )));
+    }
+    apt::update()?;
+    apt::install(&missing)
+}

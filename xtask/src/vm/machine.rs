@@ -1,0 +1,184 @@
+//! One virtual machine: boots a kernel on the guest's root and reads what the driver says.
+
+use std::fs;
+use std::fs::File;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::shell;
+use crate::shell::Failure;
+use crate::shell::Outcome;
+use crate::shell::While;
+use crate::workspace;
+
+use super::guest::Guest;
+
+/// Until the driver says that it is up. A busy machine emulates slowly.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// The same where KVM is tried: there a boot takes a second or two, or never ends.
+const KVM_BOOT_LIMIT: Duration = Duration::from_secs(20);
+
+/// From one line of the driver to the next: longer than any wait of its own.
+const SILENCE_LIMIT: Duration = Duration::from_secs(420);
+
+/// What a kernel says when it is about to stop.
+const PANICS: [&str; 3] = ["Kernel panic", "BUG: ", "Unable to handle kernel"];
+
+/// Whether KVM works here, once a machine has tried.
+static KVM: OnceLock<bool> = OnceLock::new();
+
+/// Boots, and returns the driver's lines (those that start with `@`, without it).
+///
+/// # Errors
+/// The machine does not start, stops early, panics or hangs; the end of its console is shown.
+pub fn boot(version: &str, image: &Path, guest: &Guest) -> Outcome<Vec<String>> {
+    let possible = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if possible && *KVM.get().unwrap_or(&true) {
+        let attempt = attempt(version, image, guest, true);
+        let up = attempt.lines.iter().any(|line| line.starts_with("up "));
+        let works = *KVM.get_or_init(|| up);
+        if works {
+            return attempt.finish();
+        }
+        shell::say(format!("kernel {version}: KVM is there and does not work; emulating"));
+    }
+    attempt(version, image, guest, false).finish()
+}
+
+/// What came of one boot: the lines, and why it ended before the driver did, if so.
+struct Attempt {
+    lines: Vec<String>,
+    trouble: Option<Failure>,
+}
+
+impl Attempt {
+    fn finish(self) -> Outcome<Vec<String>> {
+        // What was said before the trouble holds; the cases that are missing then count as failed.
+        match self.trouble {
+            Some(trouble) if self.lines.is_empty() => Err(trouble),
+            Some(trouble) => Ok(self.lines.into_iter().chain([format!("trouble {trouble}")]).collect()),
+            None => Ok(self.lines),
+        }
+    }
+}
+
+fn attempt(version: &str, image: &Path, guest: &Guest, kvm: bool) -> Attempt {
+    let mut lines = Vec::new();
+    let trouble = converse(version, image, guest, kvm, &mut lines).err();
+    Attempt { lines, trouble }
+}
+
+fn converse(version: &str, image: &Path, guest: &Guest, kvm: bool, lines: &mut Vec<String>) -> Outcome {
+    let folder = workspace::cache().join("vm/consoles");
+    fs::create_dir_all(&folder).doing(format!("create {}", folder.display()))?;
+    let console = folder.join(format!("{version}.log"));
+    let mut machine = Machine(start(image, guest, &console, kvm)?);
+    let said = listen(&mut machine)?;
+
+    let begin = Instant::now();
+    let boot_limit = if kvm { KVM_BOOT_LIMIT } else { BOOT_LIMIT };
+    loop {
+        let patience = if lines.is_empty() { boot_limit } else { SILENCE_LIMIT };
+        let wait = if lines.is_empty() { patience.saturating_sub(begin.elapsed()) } else { patience };
+        match said.recv_timeout(wait) {
+            Ok(line) => {
+                let Some(result) = line.strip_prefix("@ ") else {
+                    if !lines.is_empty() {
+                        lines.push(format!("note guest {line}"));
+                    }
+                    continue;
+                };
+                if result == "end" {
+                    return Ok(());
+                }
+                lines.push(result.to_owned());
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(trouble(&console, &format!("silent for {} s", patience.as_secs())));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(trouble(&console, "the machine stopped early"));
+            }
+        }
+    }
+}
+
+/// Why a machine ended, with what its console says about it.
+fn trouble(console: &Path, what: &str) -> Failure {
+    let text = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let panic = lines.iter().find(|line| PANICS.iter().any(|mark| line.contains(mark)));
+    let why = panic.or(lines.last()).copied().unwrap_or("its console is empty");
+    Failure::new(format!("{what}; console ({}): {why}", console.display()))
+}
+
+/// A QEMU that does not outlive its use.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It has no disk: there is nothing to lose. Failing means that it has ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn start(image: &Path, guest: &Guest, console: &Path, kvm: bool) -> Outcome<Child> {
+    let mut command = Command::new("qemu-system-x86_64");
+    let accelerator =
+        if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg,thread=multi", "-cpu", "max"] };
+    command.args(accelerator).args([
+        "-m",
+        "2048",
+        "-smp",
+        "2",
+        "-nic",
+        "none",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    command.arg("-kernel").arg(image).arg("-initrd").arg(guest.archive());
+    // The kernel speaks on the first port, the driver on the second.
+    command
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .args(["-serial", "stdio", "-monitor", "none"]);
+    let log = console.with_extension("qemu.log");
+    let errors = File::create(&log).doing(format!("create {}", log.display()))?;
+    // An emulated machine needs no defence against its processor, and pays much for it.
+    command.args([
+        "-append",
+        "console=ttyS0 panic=-1 oops=panic mitigations=off nokaslr quiet loglevel=4 rdinit=/init",
+    ]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+    command.spawn().map_err(|error| shell::not_started(&command, &error))
+}
+
+/// The machine's lines as they come, until it stops.
+fn listen(machine: &mut Machine) -> Outcome<mpsc::Receiver<String>> {
+    let output =
+        machine.0.stdout.take().ok_or_else(|| Failure::new("the machine has no second serial port"))?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
