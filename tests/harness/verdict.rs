@@ -1,0 +1,291 @@
+//! What the observer reported against what the client, the workers and gunicorn's access log know.
+#![expect(clippy::panic, reason = "the harness ends a test by panicking")]
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use crate::client::Sent;
+use crate::gunicorn::Gunicorn;
+use crate::observer::Line;
+use crate::observer::Report;
+use crate::observer::Segment;
+use crate::observer::Span;
+use crate::observer::instances;
+use crate::observer::segments;
+use crate::stage::Stage;
+
+/// How much earlier than the client's a start may seem, in ms.
+const EARLY: f64 = 2.0;
+/// How much later than the client's an end may seem, in ms.
+const LATE: f64 = 5.0;
+/// SkyWalking's number for Python.
+const PYTHON: i32 = 7000;
+/// The most faults that a failure lists.
+const SHOWN: usize = 20;
+
+/// What must have been reported.
+#[derive(Debug)]
+pub struct Expectation<'a> {
+    stage: &'a Stage,
+    gunicorn: &'a Gunicorn,
+    sent: &'a [Sent],
+    maybe: BTreeSet<&'a str>,
+    losses: BTreeSet<&'a str>,
+    faults: Vec<String>,
+}
+
+impl<'a> Expectation<'a> {
+    /// One segment for each request that was sent, no other, and nothing lost.
+    pub fn new(stage: &'a Stage, gunicorn: &'a Gunicorn, sent: &'a [Sent]) -> Self {
+        Self { stage, gunicorn, sent, maybe: BTreeSet::new(), losses: BTreeSet::new(), faults: Vec::new() }
+    }
+
+    /// At most one segment for each of these as well.
+    pub fn maybe(mut self, sent: &'a [Sent]) -> Self {
+        self.maybe.extend(sent.iter().map(|sent| sent.path.as_str()));
+        self
+    }
+
+    /// Reasons for which something may be lost.
+    pub fn losing(mut self, reasons: &[&'a str]) -> Self {
+        self.losses.extend(reasons);
+        self
+    }
+
+    /// Fails with everything that differs.
+    pub fn check(mut self, report: &Report) {
+        report.assert_code(0);
+        self.requests(&report.lines);
+        self.losses(report);
+        self.end(report);
+    }
+
+    /// As [`Expectation::check`], and the counts of the workers and of the access log are those of the segments.
+    pub fn check_counts(mut self, report: &Report) {
+        report.assert_code(0);
+        self.requests(&report.lines);
+        self.losses(report);
+        self.counts(report);
+        self.end(report);
+    }
+
+    /// As [`Expectation::check`] for an observer that was killed and so has no last word: what it reported of
+    /// these requests is right, though it may have missed some.
+    pub fn check_partial(mut self, report: &Report) {
+        self.maybe.extend(self.sent.iter().map(|sent| sent.path.as_str()));
+        self.sent = &[];
+        self.requests(&report.lines);
+        self.end(report);
+    }
+
+    fn fault(&mut self, fault: impl Into<String>) {
+        self.faults.push(fault.into());
+    }
+
+    fn requests(&mut self, lines: &[Line]) {
+        let mut by_path: HashMap<&str, Vec<&Segment>> = HashMap::new();
+        let mut ids = BTreeSet::new();
+        for segment in segments(lines, &self.stage.service) {
+            if !ids.insert(&segment.segment_id) {
+                self.fault(format!("two segments have the id {}", segment.segment_id));
+            }
+            let path = segment.spans.last().map_or("", |span| span.operation.as_str());
+            by_path.entry(path).or_default().push(segment);
+        }
+        for sent in self.sent {
+            if sent.status.is_none() || sent.error.is_some() {
+                self.fault(format!("the client got no whole response: {}", shown(sent)));
+            }
+            match by_path.remove(sent.path.as_str()).as_deref() {
+                None => self.fault(format!("missing: {}", shown(sent))),
+                Some([segment]) => self.segment(sent, segment),
+                Some(more) => self.fault(format!("{} times: {}: {more:?}", more.len(), shown(sent))),
+            }
+        }
+        for (path, found) in by_path {
+            if found.len() > 1 || !self.maybe.contains(path) {
+                self.fault(format!("extra: {path:?}: {found:?}"));
+            }
+        }
+    }
+
+    fn segment(&mut self, sent: &Sent, segment: &Segment) {
+        let mut wrong = Vec::new();
+        let names =
+            self.gunicorn.ever().into_iter().map(|worker| worker_name(self.stage, self.gunicorn, worker));
+        let is_right = match sent.worker {
+            Some(worker) => segment.instance == worker_name(self.stage, self.gunicorn, worker),
+            None => names.into_iter().any(|name| name == segment.instance),
+        };
+        if !is_right {
+            wrong.push("instance".to_owned());
+        }
+        match segment.spans.as_slice() {
+            [span] => wrong.extend(span_faults(sent, span)),
+            spans => wrong.push(format!("{} spans", spans.len())),
+        }
+        for (name, id) in [("trace_id", &segment.trace_id), ("segment_id", &segment.segment_id)] {
+            if id.is_empty() {
+                wrong.push(format!("no {name}"));
+            }
+        }
+        if !wrong.is_empty() {
+            self.fault(format!("{} wrong: {}: {segment:?}", wrong.join(", "), shown(sent)));
+        }
+    }
+
+    fn losses(&mut self, report: &Report) {
+        for (reason, count) in report.drops() {
+            if *count > 0 && !self.losses.contains(reason.as_str()) {
+                self.fault(format!("lost: {reason} {count} times"));
+            }
+        }
+    }
+
+    fn counts(&mut self, report: &Report) {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for segment in segments(&report.lines, &self.stage.service) {
+            *seen.entry(&segment.instance).or_default() += 1;
+        }
+        for (worker, count) in self.gunicorn.counts() {
+            let name = worker_name(self.stage, self.gunicorn, worker);
+            let reported = seen.remove(name.as_str()).unwrap_or(0);
+            if reported != count {
+                self.fault(format!("{name} counted {count} requests, reported are {reported}"));
+            }
+        }
+        for (name, count) in seen {
+            self.fault(format!("{name} counted no requests, reported are {count}"));
+        }
+        let logged: BTreeSet<String> = self.gunicorn.access().into_iter().map(|access| access.path).collect();
+        let reported: BTreeSet<String> = segments(&report.lines, &self.stage.service)
+            .filter_map(|segment| segment.spans.last())
+            .map(|span| span.operation.clone())
+            .collect();
+        let difference: Vec<_> = logged.symmetric_difference(&reported).take(SHOWN).collect();
+        if !difference.is_empty() {
+            self.fault(format!("in the access log or reported, but not both: {difference:?}"));
+        }
+    }
+
+    fn end(self, report: &Report) {
+        if self.faults.is_empty() {
+            return;
+        }
+        let shown: Vec<_> = self.faults.iter().take(SHOWN).map(String::as_str).collect();
+        panic!(
+            "{} faults in {} requests:\n{}\nlast line: {:?}\nlog of sw-observe:\n{}\nend of gunicorn's log:\n{}",
+            self.faults.len(),
+            self.sent.len(),
+            shown.join("\n"),
+            report.lines.last(),
+            tail(&report.stderr),
+            tail(&self.gunicorn.log()),
+        );
+    }
+}
+
+/// What is wrong with the span of a request.
+fn span_faults(sent: &Sent, span: &Span) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut check = |is_right: bool, what: &str| {
+        if !is_right {
+            wrong.push(what.to_owned());
+        }
+    };
+    let status = sent.status.map(|status| status.to_string());
+    let url = format!("http://{}{}", sent.host, sent.path);
+    let rest = span.tag("http.url").and_then(|found| found.strip_prefix(&url));
+    let names: Vec<_> = span.tags.iter().map(|(name, _)| name.as_str()).collect();
+    check(
+        span.kind == "entry" && span.layer == "Http" && span.component == PYTHON,
+        "kind, layer or component",
+    );
+    check(span.tag("http.method") == Some(&sent.method), "http.method");
+    check(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?')), "http.url");
+    check(span.tag("http.status_code") == status.as_deref(), "http.status_code");
+    check(names == ["http.method", "http.url", "http.status_code"], "order of tags");
+    check(span.is_error == sent.status.is_none_or(|status| status >= 400), "is_error");
+    check(sent.port.is_none_or(|port| span.peer == format!("127.0.0.1:{port}")), "peer");
+    let (start, end) = (ms(span.start_ms), ms(span.end_ms));
+    let margin = |ms: f64| format!("{ms:.1} ms");
+    check(start >= sent.start - EARLY, &format!("start (early by {})", margin(sent.start - start)));
+    check(start <= end, "start after end");
+    check(
+        start <= sent.end + LATE,
+        &format!("start (after the client's end by {})", margin(start - sent.end)),
+    );
+    if sent.framed {
+        check(end <= sent.end + LATE, &format!("end (late by {})", margin(end - sent.end)));
+    }
+    wrong
+}
+
+#[expect(clippy::cast_precision_loss, reason = "ms since 1970 have 41 bits")]
+fn ms(value: i64) -> f64 {
+    value as f64
+}
+
+/// The master and these workers are instances with properties, once each, and all of them are gone.
+pub fn check_instances(report: &Report, stage: &Stage, gunicorn: &Gunicorn, workers: &[u32]) {
+    let mut faults = Vec::new();
+    let master = (gunicorn.master(), "master", master_name(stage, gunicorn));
+    let workers = workers.iter().map(|pid| (*pid, "worker", worker_name(stage, gunicorn, *pid)));
+    let wanted: Vec<_> = [master].into_iter().chain(workers).collect();
+    for (pid, role, name) in &wanted {
+        let found: Vec<_> =
+            instances(&report.lines, &stage.service).filter(|found| found.pid == *pid).collect();
+        let [instance] = found.as_slice() else {
+            faults.push(format!("{role} {name}: {} times an instance", found.len()));
+            continue;
+        };
+        let property =
+            |key: &str| instance.properties.get(key).map(|value| value.to_string().replace('"', ""));
+        if (instance.role.as_str(), &instance.instance) != (role, name) {
+            faults.push(format!("not {role} {name} but {instance:?}"));
+        }
+        for (key, value) in [("language", "python"), ("OS Name", "posix"), ("Process No.", &pid.to_string())]
+        {
+            if property(key).as_deref() != Some(value) {
+                faults.push(format!("{name}: property {key} is {:?}", property(key)));
+            }
+        }
+        if property("hostname").is_none_or(|host| host.is_empty()) {
+            faults.push(format!("{name}: no property hostname"));
+        }
+        let ends =
+            report.lines.iter().filter(|line| matches!(line, Line::Gone { pid: gone, .. } if gone == pid));
+        if ends.count() != 1 {
+            faults.push(format!("{name} is not gone once"));
+        }
+    }
+    for instance in instances(&report.lines, &stage.service) {
+        if !wanted.iter().any(|(pid, ..)| *pid == instance.pid) {
+            faults.push(format!("extra: {instance:?}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}\nlog of sw-observe:\n{}", faults.join("\n"), tail(&report.stderr));
+}
+
+/// The master's instance name.
+pub fn master_name(stage: &Stage, gunicorn: &Gunicorn) -> String {
+    format!("{}-master({})", stage.base, gunicorn.master())
+}
+
+/// A worker's instance name.
+pub fn worker_name(stage: &Stage, gunicorn: &Gunicorn, worker: u32) -> String {
+    format!("{}-child({worker})", master_name(stage, gunicorn))
+}
+
+fn shown(sent: &Sent) -> String {
+    let Sent { method, path, status, worker, port, start, end, error, .. } = sent;
+    format!(
+        "{method} {path} {status:?} by {worker:?} from port {port:?}, {start:.1} to {end:.1}, error {error:?}"
+    )
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(60)).map(|line| format!("  {line}\n")).collect()
+}

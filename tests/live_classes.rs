@@ -1,0 +1,89 @@
+//! Every worker class, with the observer there first and late: each request once, under the worker that answered.
+
+use harness::client::Mode;
+use harness::gunicorn::Gunicorn;
+use harness::gunicorn::Launch;
+use harness::observer::Observer;
+use harness::stage::Stage;
+use harness::traffic::mixed;
+use harness::traffic::send_all;
+use harness::verdict::Expectation;
+use harness::verdict::check_instances;
+
+const REQUESTS: usize = 280;
+
+/// Who is there first.
+#[derive(Clone, Copy, PartialEq)]
+enum First {
+    Observer,
+    Gunicorn,
+}
+
+fn sync() -> Launch {
+    Launch::new("sync", "wsgi_app:app")
+}
+
+fn gthread() -> Launch {
+    Launch::new("gthread", "flask_app:app").args(&["--threads", "4"])
+}
+
+fn gevent() -> Launch {
+    Launch::new("gevent", "wsgi_app:app")
+}
+
+fn tornado() -> Launch {
+    Launch::new("tornado", "tornado_app:app")
+}
+
+fn uvicorn_asyncio() -> Launch {
+    Launch::new("uvicorn.workers.UvicornH11Worker", "fastapi_app:app")
+}
+
+fn uvicorn_uvloop() -> Launch {
+    Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app")
+}
+
+fn asgi() -> Launch {
+    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "asyncio"])
+}
+
+fn asgi_uvloop() -> Launch {
+    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "uvloop"])
+}
+
+fn run(name: &str, launch: &Launch, first: First) {
+    let stage = Stage::enter(name);
+    let early = (first == First::Observer).then(|| Observer::start(&[]));
+    let mut gunicorn = Gunicorn::start(&stage, launch);
+    let observer = early.unwrap_or_else(|| Observer::start(&[]));
+    let workers = gunicorn.workers();
+    observer.wait_instances(&workers);
+    let mut sent = send_all(gunicorn.address(), Mode::KeepAlive, 4, mixed(REQUESTS));
+    sent.extend(send_all(gunicorn.address(), Mode::New, 4, mixed(REQUESTS)));
+    observer.wait_segments(&stage.service, sent.len());
+    gunicorn.stop();
+    let all = [vec![gunicorn.master()], workers.clone()].concat();
+    observer.wait_gone(&all);
+    let report = observer.stop();
+    Expectation::new(&stage, &gunicorn, &sent).check(&report);
+    check_instances(&report, &stage, &gunicorn, &workers);
+}
+
+macro_rules! each_class {
+    ($($class:ident)*) => {
+        mod observer_first {
+            $(#[test]
+            fn $class() {
+                super::run(stringify!($class), &super::$class(), super::First::Observer);
+            })*
+        }
+        mod observer_late {
+            $(#[test]
+            fn $class() {
+                super::run(stringify!($class), &super::$class(), super::First::Gunicorn);
+            })*
+        }
+    };
+}
+
+each_class!(sync gthread gevent tornado uvicorn_asyncio uvicorn_uvloop asgi asgi_uvloop);
