@@ -1,5 +1,29 @@
 //! Request and response paired, with their times and the process that served them.
+mod pair;
+#[cfg(test)]
+mod tests;
+
 use crate::clock::KernelTime;
+use crate::stats::Drops;
+use crate::stats::Reason;
+use crate::stream::Connections;
+use crate::stream::Displaced;
+use observer_ebpf::record::AF_INET;
+use observer_ebpf::record::AF_INET6;
+use observer_ebpf::record::AF_UNIX;
+use observer_ebpf::record::Closed;
+use observer_ebpf::record::Conn;
+use observer_ebpf::record::Moved;
+use observer_ebpf::record::Opened;
+use pair::Connection;
+use pair::Verdict;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+
+/// Connections followed at a time unless said otherwise.
+pub const CONNECTIONS: usize = 65_536;
 
 /// The ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,9 +31,9 @@ pub enum Ends {
     /// TCP over IPv4 or IPv6.
     Tcp {
         /// The worker's end.
-        local: std::net::SocketAddr,
+        local: SocketAddr,
         /// The client's end.
-        peer: std::net::SocketAddr,
+        peer: SocketAddr,
     },
     /// A Unix socket; it has no address worth showing.
     Unix,
@@ -17,10 +41,32 @@ pub enum Ends {
     Unknown,
 }
 
+impl Ends {
+    /// The ends that a record names. IPv4 inside IPv6 shows as IPv4.
+    pub fn of(opened: &Opened) -> Ends {
+        let end = |address: &[u8; 16], port: u16| {
+            let [a, b, c, d, ..] = *address;
+            let ip = match opened.family {
+                AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+                _ => IpAddr::V6(Ipv6Addr::from(*address)).to_canonical(),
+            };
+            SocketAddr::new(ip, port)
+        };
+        match opened.family {
+            AF_UNIX => Ends::Unix,
+            AF_INET | AF_INET6 => Ends::Tcp {
+                local: end(&opened.local, opened.local_port),
+                peer: end(&opened.peer, opened.peer_port),
+            },
+            _ => Ends::Unknown,
+        }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The whole response was seen.
+    /// The whole response was written.
     Complete,
     /// The connection or the process ended before the response did.
     Cut,
@@ -51,12 +97,127 @@ pub struct Exchange {
     pub start: KernelTime,
     /// When the worker wrote the response's first byte.
     pub first_byte: Option<KernelTime>,
-    /// When the worker wrote its last byte, or the connection ended.
+    /// When the worker wrote its last byte, or the connection ended. Where records of the last bytes were
+    /// lost: the last write that was seen.
     pub end: KernelTime,
-    /// Bytes of the request on the wire.
+    /// Bytes of the request on the wire, as far as the worker had read them when the response ended.
     pub request_bytes: u64,
-    /// Bytes of the response on the wire.
+    /// Bytes of the response on the wire, interim responses included.
     pub response_bytes: u64,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// What came of records; the caller empties it.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Exchanges that have ended, in the order in which that was noticed.
+    pub exchanges: Vec<Exchange>,
+    /// Sockets (`Conn::sock`) whose bytes are not wanted any more.
+    pub ignored: Vec<u64>,
+    /// What was lost.
+    pub drops: Drops,
+}
+
+/// Records of connections in, exchanges out.
+#[derive(Debug)]
+pub struct Exchanges {
+    connections: Connections<Followed>,
+}
+
+/// A connection of the table.
+#[derive(Debug)]
+enum Followed {
+    Yes(Box<Connection>),
+    /// Given up; kept so that records still on their way do not open it again.
+    No,
+}
+
+impl Exchanges {
+    /// Follows at most `limit` connections; see [`CONNECTIONS`].
+    pub fn new(limit: usize) -> Exchanges {
+        Exchanges { connections: Connections::new(limit) }
+    }
+
+    /// A connection was accepted, made, or first seen.
+    pub fn opened(&mut self, opened: &Opened, findings: &mut Findings) {
+        if self.connections.is_over(opened.conn) {
+            return;
+        }
+        match self.connections.touch(opened.conn) {
+            Some(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
+            Some(Followed::No) => {}
+            None => self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings),
+        }
+    }
+
+    /// A process read from a connection; `bytes` is what was copied of it.
+    pub fn received(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) {
+        self.moved(moved, findings, |connection, findings| connection.received(moved, bytes, findings));
+    }
+
+    /// A process wrote to a connection; `bytes` is what was copied of it.
+    pub fn sent(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) {
+        self.moved(moved, findings, |connection, findings| connection.sent(moved, bytes, findings));
+    }
+
+    /// The last reference to a connection went away.
+    pub fn closed(&mut self, closed: &Closed, findings: &mut Findings) {
+        if let Some(Followed::Yes(mut connection)) = self.connections.remove(closed.conn) {
+            connection.closed(KernelTime(closed.header.at), findings);
+        }
+    }
+
+    /// A process ended: so do the exchanges that it had open. Others may go on with its connections.
+    pub fn exited(&mut self, pid: u32, at: KernelTime, findings: &mut Findings) {
+        for followed in self.connections.values_mut() {
+            if let Followed::Yes(connection) = followed {
+                connection.exited(pid, at, findings);
+            }
+        }
+    }
+
+    /// Connections known at present, those given up included.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn moved(
+        &mut self,
+        moved: &Moved,
+        findings: &mut Findings,
+        step: impl FnOnce(&mut Connection, &mut Findings) -> Verdict,
+    ) {
+        if self.connections.is_over(moved.conn) {
+            findings.drops.count(Reason::Gap);
+            return;
+        }
+        if self.connections.touch(moved.conn).is_none() {
+            self.follow(moved.conn, Connection::new(Ends::Unknown, false), findings);
+        }
+        let Some(followed) = self.connections.touch(moved.conn) else { return };
+        let Followed::Yes(connection) = followed else { return };
+        let verdict = guarded(|| step(connection, findings)).unwrap_or_else(|| {
+            findings.drops.count(Reason::ParserPanic);
+            Verdict::GiveUp
+        });
+        if verdict == Verdict::GiveUp {
+            *followed = Followed::No;
+            findings.ignored.push(moved.conn.sock);
+        }
+    }
+
+    fn follow(&mut self, conn: Conn, connection: Connection, findings: &mut Findings) {
+        match self.connections.insert(conn, Followed::Yes(Box::new(connection))) {
+            Displaced::Earlier(Followed::Yes(mut earlier)) => earlier.closed(KernelTime(conn.born), findings),
+            Displaced::Idle(Followed::Yes(_)) => findings.drops.count(Reason::ConnectionsFull),
+            Displaced::Earlier(Followed::No) | Displaced::Idle(Followed::No) | Displaced::Nothing => {}
+        }
+    }
+}
+
+/// The one place where a panic is caught: a hostile stream must not end the observer. The connection is given
+/// up afterwards, so nobody sees its state again.
+fn guarded<T>(step: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)).ok()
 }

@@ -1,0 +1,399 @@
+//! One connection: its messages paired to exchanges.
+//!
+//! Responses answer requests in order. Where records were lost, the order is only relied on as far as it is
+//! certain: a client that was never seen to pipeline waits for its response before it asks again; one that
+//! does is given up after a loss that could shift the pairs.
+use super::Ends;
+use super::Exchange;
+use super::Findings;
+use super::Outcome;
+use crate::clock::KernelTime;
+use crate::protocol::Piece;
+use crate::protocol::http1::Asked;
+use crate::protocol::http1::Event;
+use crate::protocol::http1::Fault;
+use crate::protocol::http1::Parser;
+use crate::protocol::http1::Request;
+use crate::protocol::http1::RequestHead;
+use crate::protocol::http1::Response;
+use crate::protocol::http1::ResponseHead;
+use crate::protocol::http1::is_request;
+use crate::stats::Drops;
+use crate::stats::Reason;
+use crate::stream::Chunk;
+use crate::stream::Stream;
+use observer_ebpf::record::Moved;
+use std::collections::VecDeque;
+
+/// Requests of one connection that may wait for their response.
+const PIPELINE: usize = 128;
+
+/// Whether a connection is worth following any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Follow,
+    GiveUp,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    ends: Ends,
+    /// The worker serves here. False until that is known.
+    inbound: bool,
+    received: Stream,
+    sent: Stream,
+    requests: Parser<Request>,
+    responses: Parser<Response>,
+    /// First byte of the request whose head is being read.
+    began: Began,
+    /// Number of the request whose body is being read.
+    reading: Option<u64>,
+    /// Requests read so far.
+    read: u64,
+    waiting: VecDeque<Waiting>,
+    /// The response being written answers the first of `waiting`, not nobody.
+    answering: bool,
+    /// The server said that it closes the connection after this response.
+    last: bool,
+    /// A write was seen since the last request head.
+    answered: bool,
+    /// The client was seen to ask again before it had an answer.
+    pipelined: bool,
+    last_write: KernelTime,
+}
+
+/// A request that waits for the end of its response.
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    exchange: Exchange,
+    /// It was told already, because its process ended.
+    told: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Began {
+    pid: u32,
+    tid: u32,
+    at: KernelTime,
+    ready: Option<KernelTime>,
+    bytes: u64,
+}
+
+impl Connection {
+    pub(super) fn new(ends: Ends, accepted: bool) -> Connection {
+        let stream = if accepted { Stream::from_start() } else { Stream::from_middle() };
+        Connection {
+            ends,
+            inbound: accepted,
+            received: stream,
+            sent: stream,
+            requests: if accepted { Parser::from_start() } else { Parser::from_middle() },
+            responses: if accepted { Parser::from_start() } else { Parser::from_middle() },
+            began: Began::default(),
+            reading: None,
+            read: 0,
+            waiting: VecDeque::new(),
+            answering: false,
+            last: false,
+            answered: true,
+            pipelined: false,
+            last_write: KernelTime::default(),
+        }
+    }
+
+    /// Takes the ends when they were not known.
+    pub(super) fn learn_ends(&mut self, ends: Ends) {
+        if self.ends == Ends::Unknown {
+            self.ends = ends;
+        }
+    }
+
+    pub(super) fn received(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) -> Verdict {
+        let Some(chunk) = self.received.place(moved, bytes) else {
+            findings.drops.count(Reason::Gap);
+            return Verdict::Follow;
+        };
+        let mut verdict = self.read(Piece::Hole(chunk.lost), &chunk, findings);
+        self.requests.begin_op();
+        for piece in [Piece::Bytes(chunk.bytes), Piece::Hole(chunk.hole)] {
+            if verdict == Verdict::Follow {
+                verdict = self.read(piece, &chunk, findings);
+            }
+        }
+        self.or_drained(verdict)
+    }
+
+    pub(super) fn sent(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) -> Verdict {
+        let Some(chunk) = self.sent.place(moved, bytes) else {
+            findings.drops.count(Reason::Gap);
+            return Verdict::Follow;
+        };
+        if !self.inbound {
+            // A request that is written makes it a connection of a client.
+            return if is_request(chunk.bytes) { Verdict::GiveUp } else { Verdict::Follow };
+        }
+        if moved.size == 0 {
+            return Verdict::Follow;
+        }
+        self.answered = true;
+        // A response that ends in what was lost ended at an unknown time after the last write that was seen.
+        let mut verdict = self.write(Piece::Hole(chunk.lost), self.last_write, findings);
+        self.responses.begin_op();
+        for piece in [Piece::Bytes(chunk.bytes), Piece::Hole(chunk.hole)] {
+            if verdict == Verdict::Follow {
+                verdict = self.write(piece, chunk.at, findings);
+            }
+        }
+        self.last_write = chunk.at;
+        self.or_drained(verdict)
+    }
+
+    pub(super) fn closed(&mut self, at: KernelTime, findings: &mut Findings) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            if self.last && waiting.exchange.status.is_none() {
+                // The server had said that it would not answer this one.
+                findings.drops.count(Reason::Cut);
+            } else {
+                self.end(waiting, at, findings);
+            }
+        }
+    }
+
+    pub(super) fn exited(&mut self, pid: u32, at: KernelTime, findings: &mut Findings) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for open in waiting.iter_mut().filter(|open| open.exchange.pid == pid && !open.told) {
+            // It stays, so that a response by another process still finds its request.
+            let ended = Waiting { number: open.number, exchange: open.exchange.clone(), told: false };
+            self.end(ended, at, findings);
+            open.told = true;
+        }
+        self.waiting = waiting;
+    }
+
+    /// Ends an exchange whose connection or process ended.
+    fn end(&self, waiting: Waiting, at: KernelTime, findings: &mut Findings) {
+        if waiting.exchange.status.is_some() && self.responses.is_open_ended() {
+            finish(waiting, self.last_write, Outcome::Complete, findings);
+        } else {
+            if !waiting.told {
+                findings.drops.count(Reason::Cut);
+            }
+            finish(waiting, at, Outcome::Cut, findings);
+        }
+    }
+
+    /// Nothing more can come of a connection whose requests have stopped once the last one is answered. One
+    /// that its server is about to close is not worth the trouble of asking.
+    fn or_drained(&self, verdict: Verdict) -> Verdict {
+        let drained = self.requests.is_stopped() && self.waiting.is_empty() && !self.last;
+        if drained { Verdict::GiveUp } else { verdict }
+    }
+
+    fn read(&mut self, mut piece: Piece<'_>, chunk: &Chunk<'_>, findings: &mut Findings) -> Verdict {
+        loop {
+            let was_lost = self.requests.is_lost();
+            let before = piece.len();
+            let event = self.requests.step(&mut piece, ());
+            let taken = before - piece.len();
+            match self.reading {
+                _ if event == Some(Event::Began) => {} // what came before belongs to nobody
+                Some(number) => {
+                    if let Some(last) = self.waiting.back_mut().filter(|last| last.number == number) {
+                        last.exchange.request_bytes += taken;
+                    }
+                }
+                None => self.began.bytes += taken,
+            }
+            match event {
+                None => return Verdict::Follow,
+                Some(Event::Began) => {
+                    let Chunk { at, ready, pid, tid, .. } = *chunk;
+                    self.began = Began { pid, tid, at, ready, bytes: 0 };
+                    if self.settle(was_lost, findings) == Verdict::GiveUp {
+                        return Verdict::GiveUp;
+                    }
+                }
+                Some(Event::Head(head)) => self.asked(head, &mut findings.drops),
+                Some(Event::Ended) => self.reading = None,
+                Some(Event::Failed(fault)) => {
+                    self.reading = None;
+                    findings.drops.count(reason(fault));
+                }
+            }
+        }
+    }
+
+    /// A request begins: what waits and can only be ended by that has ended.
+    fn settle(&mut self, was_lost: bool, findings: &mut Findings) -> Verdict {
+        self.inbound = true;
+        let open_ended = self.responses.is_open_ended();
+        if was_lost && self.pipelined && !self.waiting.is_empty() {
+            findings.drops.count(Reason::Gap);
+            return Verdict::GiveUp;
+        }
+        let over = if was_lost {
+            !self.waiting.is_empty()
+        } else {
+            self.waiting.len() == 1
+                && open_ended
+                && self.waiting.iter().all(|front| front.exchange.status.is_some() || self.answered)
+        };
+        if over {
+            for waiting in std::mem::take(&mut self.waiting) {
+                if waiting.exchange.status.is_some() {
+                    finish(waiting, self.last_write, Outcome::Complete, findings);
+                } else {
+                    findings.drops.count(Reason::Gap);
+                }
+            }
+            self.answering = false;
+            self.responses.lose();
+        }
+        Verdict::Follow
+    }
+
+    /// A request's head was read.
+    fn asked(&mut self, head: RequestHead, drops: &mut Drops) {
+        if self.waiting.len() >= PIPELINE {
+            drops.count(Reason::PipelineTooDeep);
+            self.requests.stop();
+            return;
+        }
+        self.pipelined |= !self.waiting.is_empty() && !self.answered;
+        self.answered = false;
+        self.read += 1;
+        self.reading = Some(self.read);
+        let Began { pid, tid, at, ready, bytes } = self.began;
+        self.waiting.push_back(Waiting {
+            number: self.read,
+            told: false,
+            exchange: Exchange {
+                pid,
+                tid,
+                ends: self.ends.clone(),
+                method: head.method,
+                target: head.target,
+                host: head.host,
+                sw8: head.sw8,
+                status: None,
+                ready,
+                start: at,
+                first_byte: None,
+                end: at,
+                request_bytes: bytes,
+                response_bytes: 0,
+                outcome: Outcome::Cut,
+            },
+        });
+    }
+
+    fn write(&mut self, mut piece: Piece<'_>, at: KernelTime, findings: &mut Findings) -> Verdict {
+        loop {
+            let was_lost = self.responses.is_lost();
+            let before = piece.len();
+            let asked = self.waiting.front().map(|front| Asked::by(&front.exchange.method));
+            let event = self.responses.step(&mut piece, asked.unwrap_or_default());
+            let taken = before - piece.len();
+            if let Some(exchange) = self.answer() {
+                exchange.response_bytes += taken;
+            }
+            match event {
+                None => return Verdict::Follow,
+                Some(Event::Began) => {
+                    if was_lost && self.resume(findings) == Verdict::GiveUp {
+                        return Verdict::GiveUp;
+                    }
+                    self.answering = !self.waiting.is_empty();
+                    if let Some(exchange) = self.answer() {
+                        exchange.first_byte = Some(at);
+                    }
+                }
+                Some(Event::Head(head)) => self.head(head, &mut findings.drops),
+                Some(Event::Ended) => self.ended(at, findings),
+                Some(Event::Failed(Fault::Upgraded)) => {
+                    findings.drops.count(Reason::Upgraded);
+                    self.ended(at, findings);
+                    return Verdict::GiveUp;
+                }
+                Some(Event::Failed(fault)) => {
+                    findings.drops.count(reason(fault));
+                    if let Some(exchange) = self.answer().filter(|exchange| exchange.status.is_none()) {
+                        exchange.first_byte = None;
+                        self.answering = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The exchange whose response is being written.
+    fn answer(&mut self) -> Option<&mut Exchange> {
+        self.waiting.front_mut().filter(|_| self.answering).map(|front| &mut front.exchange)
+    }
+
+    /// A response begins after responses could not be followed.
+    fn resume(&mut self, findings: &mut Findings) -> Verdict {
+        if self.waiting.front().is_some_and(|front| front.exchange.status.is_some())
+            && let Some(front) = self.waiting.pop_front()
+        {
+            finish(front, self.last_write, Outcome::Complete, findings);
+        }
+        if self.waiting.len() > 1 {
+            findings.drops.count(Reason::Gap);
+            return Verdict::GiveUp;
+        }
+        Verdict::Follow
+    }
+
+    /// A response's head was written.
+    fn head(&mut self, head: ResponseHead, drops: &mut Drops) {
+        let interim = (100..200).contains(&head.status) && head.status != 101;
+        if !interim {
+            self.last = head.last;
+        }
+        let Some(exchange) = self.answer() else {
+            drops.count(Reason::ResponseWithoutRequest);
+            return;
+        };
+        if interim {
+            exchange.first_byte = None;
+            return;
+        }
+        exchange.status = Some(head.status);
+        if exchange.method == "CONNECT" && !(200..300).contains(&head.status) {
+            self.requests = Parser::from_middle(); // no tunnel after all
+        }
+    }
+
+    /// A response's last byte was written.
+    fn ended(&mut self, at: KernelTime, findings: &mut Findings) {
+        if !std::mem::take(&mut self.answering) {
+            return;
+        }
+        if let Some(front) = self.waiting.pop_front() {
+            finish(front, at, Outcome::Complete, findings);
+        }
+        if self.last {
+            // The server reads no further; what it has read already it does not serve.
+            findings.drops.add(Reason::Cut, self.waiting.len() as u64);
+            self.waiting.clear();
+            self.requests.stop();
+        }
+    }
+}
+
+fn finish(waiting: Waiting, end: KernelTime, outcome: Outcome, findings: &mut Findings) {
+    if !waiting.told {
+        findings.exchanges.push(Exchange { end, outcome, ..waiting.exchange });
+    }
+}
+
+fn reason(fault: Fault) -> Reason {
+    match fault {
+        Fault::Gap => Reason::Gap,
+        Fault::HeadTooLarge => Reason::HeadTooLarge,
+        Fault::NotHttp => Reason::NotHttp,
+        Fault::Upgraded => Reason::Upgraded,
+    }
+}

@@ -1,0 +1,478 @@
+//! Conversations on connections, by hand and by chance.
+use super::*;
+use observer_ebpf::record::Header;
+use proptest::prelude::*;
+
+const WORKER: u32 = 7;
+
+/// A table fed by hand; its clock ticks once per record.
+struct Bench {
+    exchanges: Exchanges,
+    found: Findings,
+    now: u64,
+    offsets: [u64; 2],
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { exchanges: Exchanges::new(8), found: Findings::default(), now: 100, offsets: [0, 0] }
+    }
+
+    fn accepted() -> Bench {
+        let mut bench = Bench::new();
+        bench.open(Conn { sock: 1, born: 1 }, 1);
+        bench
+    }
+
+    fn header(&mut self, pid: u32) -> Header {
+        self.now += 1;
+        Header { at: self.now, tgid: pid, tid: pid + 1, kind: 0, zero: 0, len: 0 }
+    }
+
+    fn open(&mut self, conn: Conn, accepted: u16) {
+        let mut address = [0; 16];
+        address[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 9]);
+        let opened = Opened {
+            header: self.header(WORKER),
+            conn,
+            ready: 0,
+            family: AF_INET6,
+            accepted,
+            local_port: 8000,
+            peer_port: 4000,
+            local: address,
+            peer: address,
+            netns: 0,
+            zero: 0,
+        };
+        self.exchanges.opened(&opened, &mut self.found);
+    }
+
+    fn moved(&mut self, out: bool, pid: u32, bytes: &[u8], hole: u32) {
+        let header = self.header(pid);
+        let size = u32::try_from(bytes.len()).unwrap() + hole;
+        let offset = self.offsets[usize::from(out)];
+        let ready = if out { 0 } else { header.at - 1 };
+        let moved = Moved { header, conn: Conn { sock: 1, born: 1 }, offset, ready, size, zero: 0 };
+        self.offsets[usize::from(out)] += u64::from(size);
+        if out {
+            self.exchanges.sent(&moved, bytes, &mut self.found);
+        } else {
+            self.exchanges.received(&moved, bytes, &mut self.found);
+        }
+    }
+
+    fn read(&mut self, bytes: &str) {
+        self.moved(false, WORKER, bytes.as_bytes(), 0);
+    }
+
+    fn write(&mut self, bytes: &str) {
+        self.moved(true, WORKER, bytes.as_bytes(), 0);
+    }
+
+    /// Records of so many bytes that the ring lost.
+    fn lose(&mut self, out: bool, bytes: u64) {
+        self.offsets[usize::from(out)] += bytes;
+    }
+
+    fn close(&mut self) {
+        let closed = Closed { header: self.header(WORKER), conn: Conn { sock: 1, born: 1 } };
+        self.exchanges.closed(&closed, &mut self.found);
+    }
+
+    /// `target status end` of every exchange so far; `!` marks those that were cut.
+    fn seen(&self) -> String {
+        let show = |exchange: &Exchange| {
+            let cut = if exchange.outcome == Outcome::Cut { "!" } else { "" };
+            let status = exchange.status.map_or("-".to_owned(), |status| status.to_string());
+            format!("{cut}{} {status} {}", exchange.target, exchange.end.0)
+        };
+        self.found.exchanges.iter().map(show).collect::<Vec<_>>().join(", ")
+    }
+
+    fn drops(&self) -> Vec<(&'static str, u64)> {
+        self.found.drops.named().collect()
+    }
+}
+
+const NONE: [(&str, u64); 0] = [];
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const STREAMED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+#[test]
+fn an_exchange_has_its_times_bytes_and_process() {
+    let mut bench = Bench::accepted();
+    bench.moved(false, WORKER, b"POST /a HTTP/1.1\r\n", 0); // 102
+    bench.moved(false, WORKER + 10, b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n", 0);
+    bench.write("HTTP/1.1 100 Continue\r\n\r\n");
+    bench.read("body");
+    bench.write("HTTP/1.1 201 OK\r\nContent-Le"); // 106
+    bench.moved(true, WORKER + 10, b"ngth: 4\r\n\r\nab", 0);
+    bench.write("cd"); // 108
+    let exchange = &bench.found.exchanges[0];
+    assert_eq!((exchange.pid, exchange.tid, exchange.status), (WORKER, WORKER + 1, Some(201)));
+    assert_eq!((exchange.ready, exchange.start), (Some(KernelTime(101)), KernelTime(102)));
+    assert_eq!((exchange.first_byte, exchange.end), (Some(KernelTime(106)), KernelTime(108)));
+    assert_eq!((exchange.request_bytes, exchange.response_bytes), (65, 65));
+    assert_eq!(exchange.outcome, Outcome::Complete);
+    let Ends::Tcp { local, peer } = &exchange.ends else { panic!("no addresses") };
+    assert_eq!((local.to_string(), peer.to_string()), ("10.0.0.9:8000".into(), "10.0.0.9:4000".into()));
+    assert_eq!(bench.drops(), NONE);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let mut bench = Bench::accepted();
+    bench.read(&format!("{}HEAD /b HTTP/1.1\r\n\r\n{}", get("/a"), &get("/c")[..9])); // 102
+    bench.read(&get("/c")[9..]);
+    bench.write(OK); // 104
+    bench.write(&format!("HTTP/1.1 404 No\r\nContent-Length: 9\r\n\r\n{OK}")); // 105
+    assert_eq!(bench.seen(), "/a 200 104, /b 404 105, /c 200 105");
+    assert_eq!(bench.found.exchanges[2].start, KernelTime(102));
+    assert_eq!(bench.drops(), NONE);
+}
+
+#[test]
+fn a_response_before_the_end_of_its_request_is_its_own() {
+    let mut bench = Bench::accepted();
+    bench.read("POST /a HTTP/1.1\r\nContent-Length: 6\r\n\r\nab");
+    bench.write(OK); // 103
+    bench.read(&format!("cdef{}", get("/b")));
+    bench.write(OK); // 105
+    assert_eq!(bench.seen(), "/a 200 103, /b 200 105");
+    assert_eq!(bench.found.exchanges[1].request_bytes, get("/b").len() as u64);
+}
+
+#[test]
+fn a_response_without_length_ends_with_its_last_write() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.write("HTTP/1.0 200 OK\r\n\r\n");
+    bench.write("HTTP/1.1 200 no head"); // 104
+    bench.close();
+    assert_eq!(bench.seen(), "/a 200 104");
+    assert_eq!(bench.drops(), NONE);
+    assert_eq!(bench.found.ignored, []);
+}
+
+#[test]
+fn what_is_open_at_the_end_is_cut() {
+    let mut bench = Bench::accepted();
+    bench.read(&format!("{}{}", get("/a"), get("/b")));
+    bench.write(&OK[..OK.len() - 1]);
+    bench.close(); // 104
+    assert_eq!(bench.seen(), "!/a 200 104, !/b - 104");
+    assert_eq!(bench.drops(), [("cut", 2)]);
+}
+
+#[test]
+fn requests_after_a_response_that_closes_were_not_served() {
+    let mut bench = Bench::accepted();
+    bench.read(&format!("{}{}", get("/a"), get("/b")));
+    bench.write("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"); // 103
+    bench.close();
+    assert_eq!(bench.seen(), "/a 200 103");
+    assert_eq!(bench.drops(), [("cut", 1)]);
+    assert_eq!(bench.found.ignored, []);
+}
+
+#[test]
+fn a_process_takes_its_open_exchanges_with_it() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.moved(false, WORKER + 1, get("/b").as_bytes(), 0);
+    bench.exchanges.exited(WORKER, KernelTime(500), &mut bench.found);
+    assert_eq!(bench.seen(), "!/a - 500");
+    bench.write(OK);
+    bench.write(OK); // 105
+    bench.exchanges.exited(WORKER, KernelTime(600), &mut bench.found);
+    assert_eq!(bench.seen(), "!/a - 500, /b 200 105");
+    assert_eq!(bench.drops(), [("cut", 1)]);
+}
+
+#[test]
+fn a_socket_born_again_cuts_what_was_open() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.open(Conn { sock: 1, born: 300 }, 1);
+    assert_eq!(bench.seen(), "!/a - 300");
+    bench.write(OK);
+    bench.open(Conn { sock: 1, born: 1 }, 1);
+    assert_eq!((bench.exchanges.connections(), bench.drops()), (1, vec![("gap", 1), ("cut", 1)]));
+}
+
+#[test]
+fn garbage_is_given_up_after_what_waits() {
+    let mut bench = Bench::accepted();
+    bench.read(&format!("{}\0\0", get("/a")));
+    assert_eq!(bench.found.ignored, []);
+    bench.write(OK); // 103
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/a 200 103".into(), &[1][..]));
+    bench.write("HTTP/1.1 400 Bad\r\n\r\n");
+    bench.read(&get("/b"));
+    assert_eq!(bench.drops(), [("not_http", 1)]);
+    assert_eq!((bench.found.ignored.len(), bench.found.exchanges.len()), (1, 1));
+}
+
+#[test]
+fn a_response_nobody_asked_for_is_nobodys() {
+    let mut bench = Bench::accepted();
+    bench.write("HTTP/1.1 408 Slow\r\nContent-Length: 1\r\n\r\n");
+    bench.read(&get("/a"));
+    bench.write("x");
+    bench.write(OK); // 105
+    assert_eq!(bench.seen(), "/a 200 105");
+    assert_eq!(bench.drops(), [("response_without_request", 1)]);
+}
+
+#[test]
+fn an_upgrade_ends_the_exchange_and_the_interest() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/ws"));
+    bench.write("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n\u{1}\u{2}"); // 103
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/ws 101 103".into(), &[1][..]));
+    assert_eq!(bench.drops(), [("upgraded", 1)]);
+}
+
+#[test]
+fn a_refused_tunnel_stays_http() {
+    let mut bench = Bench::accepted();
+    bench.read("CONNECT h:1 HTTP/1.1\r\n\r\n");
+    bench.write("HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n"); // 103
+    bench.read(&get("/a"));
+    bench.write(OK); // 105
+    assert_eq!(bench.seen(), "h:1 405 103, /a 200 105");
+}
+
+#[test]
+fn a_pipeline_has_a_limit() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/").repeat(130));
+    bench.write(&OK.repeat(130));
+    assert_eq!((bench.found.exchanges.len(), bench.found.ignored.as_slice()), (128, &[1][..]));
+    assert_eq!(bench.drops(), [("pipeline_too_deep", 1), ("response_without_request", 2)][..1]);
+}
+
+#[test]
+fn a_connection_joined_late_waits_for_a_request() {
+    let mut bench = Bench::new();
+    bench.read("rest of a body\r\nGET /no HTTP/1.1\r\n\r\n");
+    bench.write("rest of a response");
+    bench.write(OK);
+    bench.read(&get("/a"));
+    bench.write("rest\r\n");
+    bench.write(OK); // 106
+    assert_eq!(bench.seen(), "/a 200 106");
+    assert_eq!(bench.found.exchanges[0].ends, Ends::Unknown);
+    assert_eq!((bench.drops(), bench.found.ignored.len()), (NONE.to_vec(), 0));
+}
+
+#[test]
+fn a_connection_of_a_client_is_ignored() {
+    let mut bench = Bench::new();
+    bench.open(Conn { sock: 1, born: 1 }, 0);
+    bench.write(&get("/out"));
+    bench.read(OK);
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[1][..]));
+    assert_eq!(bench.drops(), NONE);
+}
+
+#[test]
+fn the_longest_idle_connection_is_let_go_and_counted() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    for sock in 2..10 {
+        bench.open(Conn { sock, born: 1 }, 1);
+    }
+    assert_eq!((bench.exchanges.connections(), bench.drops()), (8, vec![("connections_full", 1)]));
+}
+
+#[test]
+fn lost_records_inside_a_body_shift_nothing() {
+    let mut bench = Bench::accepted();
+    bench.read("POST /a HTTP/1.1\r\nContent-Length: 9000\r\n\r\n");
+    bench.lose(false, 5000);
+    bench.moved(false, WORKER, b"x", 3999);
+    bench.write("HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"); // 104
+    bench.lose(true, 9000);
+    bench.read(&get("/b"));
+    bench.write(OK); // 106
+    assert_eq!(bench.seen(), "/a 200 104, /b 200 106");
+    assert_eq!(bench.found.exchanges[0].response_bytes, 9041);
+    assert_eq!(bench.drops(), NONE);
+}
+
+#[test]
+fn lost_heads_are_counted_and_the_next_request_pairs_again() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.lose(true, OK.len() as u64 + 7); // its response
+    bench.lose(false, 40); // and a request
+    bench.read(&get("/c"));
+    bench.write(OK); // 104
+    bench.read(&get("/d"));
+    bench.write(OK); // 106
+    assert_eq!(bench.seen(), "/c 200 104, /d 200 106");
+    assert_eq!(bench.drops(), [("gap", 2)]);
+}
+
+#[test]
+fn a_response_whose_framing_was_lost_ends_with_its_last_write() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.moved(true, WORKER, format!("{STREAMED}1\r\nx\r\n").as_bytes(), 9); // 103
+    bench.read(&get("/b"));
+    bench.moved(true, WORKER, format!("{STREAMED}1\r\nx\r\n").as_bytes(), 9); // 105
+    bench.close();
+    assert_eq!(bench.seen(), "/a 200 103, /b 200 105");
+    assert_eq!(bench.drops(), [("gap", 2)]);
+}
+
+#[test]
+fn a_chunk_whose_end_was_not_copied_is_followed() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.write(STREAMED);
+    bench.moved(true, WORKER, b"1000\r\nabc", 4096 - 3 + 2);
+    bench.write("0\r\n\r\n"); // 105
+    assert_eq!((bench.seen(), bench.drops()), ("/a 200 105".into(), NONE.to_vec()));
+}
+
+#[test]
+fn a_pipeline_that_lost_its_order_is_given_up() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a").repeat(3));
+    bench.lose(true, 3);
+    bench.write(&OK[3..]);
+    bench.write(OK);
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[1][..]));
+    assert_eq!(bench.drops(), [("gap", 2)]);
+}
+
+#[test]
+fn a_panic_is_caught() {
+    assert_eq!(guarded(|| 1), Some(1));
+    assert_eq!(guarded(|| -> u8 { panic!("as a parser would") }), None);
+}
+
+/// A request and its response: heads, and how long the bodies are.
+#[derive(Clone, Debug)]
+struct Talk {
+    request: Vec<u8>,
+    response: Vec<u8>,
+}
+
+fn body() -> impl Strategy<Value = (String, Vec<u8>)> {
+    let plain = |bytes: Vec<u8>| (format!("Content-Length: {}\r\n", bytes.len()), bytes);
+    let chunked = |chunks: Vec<Vec<u8>>| {
+        let mut body = Vec::new();
+        for chunk in chunks {
+            body.extend_from_slice(format!("{:x};x=y\r\n", chunk.len()).as_bytes());
+            body.extend_from_slice(&chunk);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"0\r\nTrailer: x\r\n\r\n");
+        ("Transfer-Encoding: chunked\r\n".to_owned(), body)
+    };
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60).prop_map(plain),
+        prop::collection::vec(prop::collection::vec(any::<u8>(), 1..30), 0..4).prop_map(chunked),
+    ]
+}
+
+fn talk() -> impl Strategy<Value = Talk> {
+    ("/[a-z]{0,9}", body(), body(), 200u16..600, any::<bool>()).prop_map(|(target, ask, answer, status, interim)| {
+        let join = |head: String, body: Vec<u8>| [head.into_bytes(), body].concat();
+        let bare = matches!(status, 204 | 304);
+        let interim = if interim { "HTTP/1.1 100 Continue\r\n\r\n" } else { "" };
+        Talk {
+            request: join(format!("POST {target} HTTP/1.1\r\n{}\r\n", ask.0), ask.1),
+            response: join(
+                format!("{interim}HTTP/1.1 {status} X\r\n{}\r\n", answer.0),
+                if bare { Vec::new() } else { answer.1 },
+            ),
+        }
+    })
+}
+
+/// Feeds both sides cut at `cuts`, requests first, and gives what does not depend on the cuts.
+fn told(talks: &[Talk], cuts: &[prop::sample::Index]) -> Vec<(String, Option<u16>, u64, u64)> {
+    let mut bench = Bench::accepted();
+    for out in [false, true] {
+        let side = |talk: &Talk| if out { talk.response.clone() } else { talk.request.clone() };
+        let bytes: Vec<u8> = talks.iter().flat_map(side).collect();
+        let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        at.extend([0, bytes.len()]);
+        at.sort_unstable();
+        for pair in at.windows(2) {
+            bench.moved(out, WORKER, &bytes[pair[0]..pair[1]], 0);
+        }
+    }
+    assert_eq!(bench.drops(), NONE);
+    let facts = |e: Exchange| (e.target, e.status, e.request_bytes, e.response_bytes);
+    bench.found.exchanges.into_iter().map(facts).collect()
+}
+
+/// Messages with bodies of known length, of which only so many bytes of each op are copied.
+fn told_with_holes(lengths: &[(u16, u16)], copied: usize) -> Vec<(Option<u16>, u64, u64)> {
+    let mut bench = Bench::accepted();
+    for (ask, answer) in lengths {
+        let heads = [
+            format!("POST / HTTP/1.1\r\nContent-Length: {ask}\r\n\r\n"),
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {answer}\r\n\r\n"),
+        ];
+        for (out, head, len) in [(false, &heads[0], *ask), (true, &heads[1], *answer)] {
+            let copied = copied.min(usize::from(len));
+            let bytes = [head.as_bytes(), &vec![b'x'; copied]].concat();
+            let first = u32::from(len / 2).max(u32::try_from(copied).unwrap());
+            bench.moved(out, WORKER, &bytes, first - u32::try_from(copied).unwrap());
+            bench.moved(out, WORKER, b"", u32::from(len) - first);
+        }
+    }
+    assert_eq!(bench.drops(), NONE);
+    bench.found.exchanges.iter().map(|e| (e.status, e.request_bytes, e.response_bytes)).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_cut_of_a_pipelined_conversation_gives_the_same_exchanges(
+        talks in prop::collection::vec(talk(), 1..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let whole = told(&talks, &[]);
+        prop_assert_eq!(whole.len(), talks.len());
+        for (talk, exchange) in talks.iter().zip(&whole) {
+            prop_assert_eq!(exchange.2, talk.request.len() as u64);
+            prop_assert_eq!(exchange.3, talk.response.len() as u64);
+        }
+        prop_assert_eq!(told(&talks, &cuts), whole);
+    }
+
+    #[test]
+    fn holes_in_bodies_change_nothing(lengths in prop::collection::vec(any::<(u16, u16)>(), 1..5), copied in 0usize..300) {
+        prop_assert_eq!(told_with_holes(&lengths, copied), told_with_holes(&lengths, usize::MAX));
+    }
+
+    #[test]
+    fn nothing_makes_a_connection_panic(ops in prop::collection::vec(
+        (any::<bool>(), 0..12usize, prop::collection::vec(any::<u8>(), 0..6), 0u32..9, 0u64..3), 0..40,
+    ), accepted in any::<bool>()) {
+        let words = [
+            "GET / HTTP/1.1\r\n\r\n", OK, STREAMED, "3\r\nabc\r\n", "0\r\n\r\n", "\r\n", "HTTP/1.1 100 C\r\n\r\n",
+            "CONNECT a:1 HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "H", "",
+        ];
+        let mut bench = if accepted { Bench::accepted() } else { Bench::new() };
+        for (out, word, noise, hole, lost) in ops {
+            bench.lose(out, lost.saturating_sub(1));
+            let bytes = [words[word].as_bytes(), if noise.len() > 3 { &noise } else { &[] }].concat();
+            bench.moved(out, WORKER, &bytes, hole.saturating_sub(6));
+        }
+        bench.close();
+        prop_assert_eq!(bench.found.drops.get(Reason::ParserPanic), 0);
+        prop_assert!(bench.found.exchanges.iter().all(|e| e.end >= e.start));
+    }
+}

@@ -1,0 +1,315 @@
+//! HTTP/1 heads: what a request line, a status line and the headers we need say.
+use super::Fault;
+use super::body::Body;
+
+/// Most headers of one head; a head with more is not understood.
+const HEADERS: usize = 256;
+/// Longest method.
+const METHOD_LIMIT: usize = 32;
+
+/// A request's head. Text is lossy: what is no UTF-8, and control characters, show as U+FFFD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// As sent.
+    pub method: String,
+    /// As sent: path and query, an absolute URL, `*`, or host and port.
+    pub target: String,
+    /// `Host` header.
+    pub host: Option<String>,
+    /// `sw8` header.
+    pub sw8: Option<String>,
+}
+
+/// A response's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// 100 to 999.
+    pub status: u16,
+    /// The server says that it closes the connection after this response.
+    pub last: bool,
+}
+
+/// What a response needs to know of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// `HEAD`: no body whatever the headers say.
+    Head,
+    /// `CONNECT`: success ends HTTP on this connection.
+    Connect,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl Asked {
+    /// By the request's method.
+    pub fn by(method: &str) -> Asked {
+        match method {
+            "HEAD" => Asked::Head,
+            "CONNECT" => Asked::Connect,
+            _ => Asked::Other,
+        }
+    }
+}
+
+/// What follows a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the message is over.
+    End,
+    /// A body.
+    Body(Body),
+    /// An interim response is over; the response itself is still to come.
+    Again,
+    /// The message is over, and what follows is no HTTP unless the response says so.
+    Tunnel,
+    /// Nothing that can be read.
+    Fault(Fault),
+}
+
+/// What a first line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The line that it should be.
+    Good,
+    /// A line of a proxy in front; the head begins after it.
+    Skip,
+    /// Another protocol, or nothing known.
+    Bad(Fault),
+}
+
+/// One of the two sides of a connection: the heads it sends.
+pub trait Side {
+    /// Its head.
+    type Head;
+    /// What the parser has to be told when a head is complete.
+    type Context: Copy;
+    /// Whether empty lines may come before a message.
+    const BLANK_LINES: bool;
+    /// What bytes that are not this side's mean.
+    const GARBAGE: Fault;
+    /// Whether a message can begin with this byte.
+    fn opens(byte: u8) -> bool;
+    /// Judges a first line, without its line end; `first` of the connection.
+    fn line(line: &[u8], first: bool) -> Line;
+    /// Whether `bytes` begin with a first line that is there as far as it matters.
+    fn resumes(bytes: &[u8]) -> bool;
+    /// Reads a first line that is [`Line::Good`] and the headers after it.
+    fn head(line: &[u8], headers: &[u8], context: Self::Context) -> Option<(Self::Head, Then)>;
+}
+
+/// The side that asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Request;
+
+/// The side that answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Response;
+
+impl Side for Request {
+    type Head = RequestHead;
+    type Context = ();
+    const BLANK_LINES: bool = true;
+    const GARBAGE: Fault = Fault::NotHttp;
+
+    fn opens(byte: u8) -> bool {
+        is_token(byte)
+    }
+
+    fn line(line: &[u8], first: bool) -> Line {
+        if first && line.starts_with(b"PROXY ") {
+            return Line::Skip;
+        }
+        match request_line(line) {
+            Some((_, _, version)) if is_http1(version) => Line::Good,
+            Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Upgraded),
+            _ => Line::Bad(Fault::NotHttp),
+        }
+    }
+
+    fn resumes(bytes: &[u8]) -> bool {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let (Some(line), Some(_)) = (lines.next(), lines.next()) else { return false };
+        request_line(line.trim_ascii_end()).is_some_and(|(_, _, version)| is_http1(version))
+    }
+
+    fn head(line: &[u8], headers: &[u8], _: ()) -> Option<(RequestHead, Then)> {
+        let (method, target, _) = request_line(line)?;
+        let fields = Fields::read(headers);
+        let then = match &fields {
+            _ if method == b"CONNECT" => Then::Tunnel,
+            Fields { unclear: true, .. } | Fields { coding: Coding::Other, .. } => Then::Fault(Fault::Gap),
+            Fields { coding: Coding::Chunked, .. } => Then::Body(Body::chunked()),
+            Fields { length: Length::Bad, .. } => Then::Fault(Fault::Gap),
+            Fields { length: Length::Bytes(0) | Length::None, .. } => Then::End,
+            Fields { length: Length::Bytes(len), .. } => Then::Body(Body::Length(*len)),
+        };
+        let head = RequestHead {
+            method: text(method),
+            target: text(target),
+            host: fields.host.map(text),
+            sw8: fields.sw8.map(text),
+        };
+        Some((head, then))
+    }
+}
+
+impl Side for Response {
+    type Head = ResponseHead;
+    type Context = Asked;
+    const BLANK_LINES: bool = false;
+    const GARBAGE: Fault = Fault::Gap;
+
+    fn opens(byte: u8) -> bool {
+        byte == b'H'
+    }
+
+    fn line(line: &[u8], _: bool) -> Line {
+        if status_line(line).is_some() { Line::Good } else { Line::Bad(Fault::Gap) }
+    }
+
+    fn resumes(bytes: &[u8]) -> bool {
+        // Without a byte after the status it could be cut short.
+        bytes.len() > STATUS_LINE && status_line(bytes).is_some()
+    }
+
+    fn head(line: &[u8], headers: &[u8], asked: Asked) -> Option<(ResponseHead, Then)> {
+        let (minor, status) = status_line(line)?;
+        let fields = Fields::read(headers);
+        let then = match (status, asked, &fields) {
+            (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
+            (100..200, _, _) => Then::Again,
+            (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
+            (_, _, Fields { unclear: true, .. }) => Then::Fault(Fault::Gap),
+            (_, _, Fields { coding: Coding::Chunked, .. }) => Then::Body(Body::chunked()),
+            (_, _, Fields { coding: Coding::Other, .. }) => Then::Body(Body::UntilClose),
+            (_, _, Fields { length: Length::Bytes(0), .. }) => Then::End,
+            (_, _, Fields { length: Length::Bytes(len), .. }) => Then::Body(Body::Length(*len)),
+            (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
+        };
+        Some((ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then))
+    }
+}
+
+#[derive(Default)]
+enum Length {
+    #[default]
+    None,
+    Bytes(u64),
+    Bad,
+}
+
+#[derive(Default)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    Other,
+}
+
+/// The headers we need.
+#[derive(Default)]
+struct Fields<'a> {
+    length: Length,
+    coding: Coding,
+    host: Option<&'a [u8]>,
+    sw8: Option<&'a [u8]>,
+    close: bool,
+    keep_alive: bool,
+    /// They could not be read, so nothing is known of the body.
+    unclear: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn read(bytes: &'a [u8]) -> Fields<'a> {
+        let mut room = [httparse::EMPTY_HEADER; HEADERS];
+        let mut fields = Fields::default();
+        match httparse::parse_headers(bytes, &mut room) {
+            Ok(httparse::Status::Complete((_, headers))) => {
+                for header in headers.iter() {
+                    fields.take(header.name, header.value);
+                }
+            }
+            Ok(httparse::Status::Partial) | Err(_) => fields.unclear = true,
+        }
+        fields
+    }
+
+    fn take(&mut self, name: &str, value: &'a [u8]) {
+        if name.eq_ignore_ascii_case("host") {
+            self.host.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("sw8") {
+            self.sw8.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("content-length") {
+            for item in items(value) {
+                self.length = match (&self.length, decimal(item)) {
+                    (Length::None, Some(len)) => Length::Bytes(len),
+                    (Length::Bytes(before), Some(len)) if *before == len => Length::Bytes(len),
+                    _ => Length::Bad,
+                };
+            }
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            for item in items(value) {
+                let chunked = item.eq_ignore_ascii_case(b"chunked");
+                self.coding = if chunked { Coding::Chunked } else { Coding::Other };
+            }
+        } else if name.eq_ignore_ascii_case("connection") {
+            for item in items(value) {
+                self.close |= item.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+    }
+}
+
+fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None; // `parse` would take a sign
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Method, target and version; what is between the first and the last blank is the target.
+fn request_line(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let first = line.iter().position(|byte| *byte == b' ')?;
+    let last = line.iter().rposition(|byte| *byte == b' ')?;
+    let method = line.get(..first)?;
+    let target = line.get(first..last)?.trim_ascii();
+    let version = line.get(last + 1..)?;
+    let good = !target.is_empty() && method.len() <= METHOD_LIMIT && method.iter().all(|b| is_token(*b));
+    (good && !method.is_empty()).then_some((method, target, version))
+}
+
+/// Whether `bytes` begin with a whole HTTP/1 request line.
+pub fn is_request(bytes: &[u8]) -> bool {
+    Request::resumes(bytes)
+}
+
+fn is_http1(version: &[u8]) -> bool {
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'])
+}
+
+/// Bytes of a status line up to its status.
+const STATUS_LINE: usize = "HTTP/1.1 200".len();
+
+/// Minor version (a digit) and status.
+fn status_line(line: &[u8]) -> Option<(u8, u16)> {
+    let (version, rest) = line.split_at_checked("HTTP/1.1".len())?;
+    let [b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', end @ ..] = rest else { return None };
+    let ends = matches!(end.first(), None | Some(b' ' | b'\r' | b'\n'));
+    let status = [a, b, c].iter().fold(0, |n, digit| n * 10 + u16::from(**digit - b'0'));
+    (ends && is_http1(version)).then_some((*version.last()?, status))
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

@@ -1,0 +1,267 @@
+//! HTTP/1.x: incremental parsers for both sides of a connection.
+//!
+//! The same bytes give the same events however they are cut. Bytes that were not copied are skipped where
+//! the length of what they belong to is known; elsewhere the parser says so, and goes on only at the start of
+//! a later read or write that begins with a first line. It never looks for one in the middle of bytes.
+mod body;
+mod head;
+#[cfg(test)]
+mod tests;
+
+pub use head::Asked;
+pub use head::Request;
+pub use head::RequestHead;
+pub use head::Response;
+pub use head::ResponseHead;
+pub use head::is_request;
+
+use super::Piece;
+use body::Body;
+use body::Progress;
+use head::Line;
+use head::Side;
+use head::Then;
+
+/// Largest head, and largest trailers, in bytes.
+pub const HEAD_LIMIT: usize = 64 * 1024;
+
+/// What a parser met in its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<H> {
+    /// The next byte is a message's first.
+    Began,
+    /// A head is complete. No [`Event::Ended`] follows an interim response (1xx).
+    Head(H),
+    /// The message's last byte was taken.
+    Ended,
+    /// The message cannot be followed any further.
+    Failed(Fault),
+}
+
+/// Why a message cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Bytes that matter were not copied, or framing is wrong. The parser is lost until it can go on.
+    Gap,
+    /// The head is larger than [`HEAD_LIMIT`]. Likewise.
+    HeadTooLarge,
+    /// The bytes are not HTTP/1. The parser has stopped.
+    NotHttp,
+    /// The connection changes to another protocol. The parser has stopped.
+    Upgraded,
+}
+
+/// Parser for one side of a connection, [`Request`] or [`Response`].
+#[derive(Debug)]
+pub struct Parser<S: Side> {
+    state: State,
+    /// The head so far.
+    head: Vec<u8>,
+    /// Where in `head` the present line begins.
+    line: usize,
+    /// Length of the first line, once it is complete.
+    first_line: Option<usize>,
+    /// No first line was seen on this connection.
+    fresh: bool,
+    /// No byte of the present read or write was looked at.
+    at_start: bool,
+    side: std::marker::PhantomData<S>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between messages.
+    Idle,
+    Head,
+    Body(Body),
+    /// The message is over, and this is still to be said.
+    Ended { tunnel: bool },
+    /// The head was told, and this is still to be said.
+    Failing(Fault),
+    /// Until a read or write begins with a first line.
+    Lost,
+    /// For ever.
+    Stopped,
+}
+
+impl<S: Side> Parser<S> {
+    /// A parser at the start of a connection.
+    pub fn from_start() -> Parser<S> {
+        Parser {
+            state: State::Idle,
+            head: Vec::new(),
+            line: 0,
+            first_line: None,
+            fresh: true,
+            at_start: false,
+            side: std::marker::PhantomData,
+        }
+    }
+
+    /// A parser somewhere in a connection.
+    pub fn from_middle() -> Parser<S> {
+        Parser { state: State::Lost, fresh: false, ..Parser::from_start() }
+    }
+
+    /// Says that the next byte is the first of a read or write.
+    pub fn begin_op(&mut self) {
+        self.at_start = true;
+    }
+
+    /// Makes the parser look for the start of a message, unless it has stopped.
+    pub fn lose(&mut self) {
+        if !self.is_stopped() {
+            self.set_aside(State::Lost);
+        }
+    }
+
+    /// Makes the parser swallow everything that comes.
+    pub fn stop(&mut self) {
+        self.set_aside(State::Stopped);
+    }
+
+    /// Whether it is looking for the start of a message.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost)
+    }
+
+    /// Whether it has stopped.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// Whether nothing but the end of the connection can end the present message.
+    pub fn is_open_ended(&self) -> bool {
+        matches!(self.state, State::Lost | State::Body(Body::UntilClose))
+    }
+
+    /// Takes bytes off the front of `piece` up to the next event; `None` when the piece is used up.
+    /// Call it until then, with an empty piece too: an event may need no further byte.
+    pub fn step(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
+        loop {
+            match &mut self.state {
+                State::Idle => match *piece {
+                    Piece::Hole(0) | Piece::Bytes([]) => return None,
+                    Piece::Hole(_) => return Some(self.fail(Fault::Gap)),
+                    Piece::Bytes([b'\r' | b'\n', ..]) if S::BLANK_LINES => {
+                        piece.skip(1);
+                    }
+                    Piece::Bytes([byte, ..]) if S::opens(*byte) => {
+                        self.state = State::Head;
+                        return Some(Event::Began);
+                    }
+                    Piece::Bytes(_) => return Some(self.fail(S::GARBAGE)),
+                },
+                State::Head => {
+                    if let Some(event) = self.take_line(piece, context) {
+                        return Some(event);
+                    }
+                    if piece.is_empty() {
+                        return None;
+                    }
+                }
+                State::Body(body) => match body.feed(piece) {
+                    Progress::More => return None,
+                    Progress::Done => self.state = State::Ended { tunnel: false },
+                    Progress::Broken => return Some(self.fail(Fault::Gap)),
+                },
+                State::Ended { tunnel } => {
+                    self.state = if *tunnel { State::Stopped } else { State::Idle };
+                    return Some(Event::Ended);
+                }
+                State::Failing(fault) => {
+                    let fault = *fault;
+                    return Some(self.fail(fault));
+                }
+                State::Lost => {
+                    let at_start = self.at_start && !piece.is_empty();
+                    match piece {
+                        Piece::Bytes(bytes) if at_start && S::resumes(bytes) => self.state = State::Idle,
+                        Piece::Bytes(_) | Piece::Hole(_) => {
+                            self.at_start &= !at_start;
+                            piece.skip_all();
+                            return None;
+                        }
+                    }
+                }
+                State::Stopped => {
+                    piece.skip_all();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Adds up to the end of the present line to the head.
+    fn take_line(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
+        let Piece::Bytes(bytes) = *piece else {
+            return (!piece.is_empty()).then(|| self.fail(Fault::Gap));
+        };
+        let room = HEAD_LIMIT.saturating_sub(self.head.len());
+        let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
+        let taken = bytes.get(..end.map_or(bytes.len().min(room), |at| at + 1)).unwrap_or_default();
+        self.head.extend_from_slice(taken);
+        piece.skip(taken.len() as u64);
+        if end.is_some() {
+            self.end_line(context)
+        } else {
+            (self.head.len() >= HEAD_LIMIT).then(|| self.fail(Fault::HeadTooLarge))
+        }
+    }
+
+    /// Judges the line that is complete now.
+    fn end_line(&mut self, context: S::Context) -> Option<Event<S::Head>> {
+        let line = self.head.get(self.line..).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(first_line) = self.first_line else {
+            return match S::line(line, std::mem::take(&mut self.fresh)) {
+                Line::Good => {
+                    self.first_line = Some(line.len());
+                    self.line = self.head.len();
+                    None
+                }
+                Line::Skip => {
+                    self.head.clear();
+                    None
+                }
+                Line::Bad(fault) => Some(self.fail(fault)),
+            };
+        };
+        if !line.is_empty() {
+            self.line = self.head.len();
+            return None;
+        }
+        let (first, rest) = self.head.split_at_checked(first_line)?;
+        let headers = rest.strip_prefix(b"\r").unwrap_or(rest);
+        let headers = headers.strip_prefix(b"\n").unwrap_or(headers);
+        let Some((head, then)) = S::head(first, headers, context) else {
+            return Some(self.fail(S::GARBAGE));
+        };
+        self.set_aside(match then {
+            Then::End => State::Ended { tunnel: false },
+            Then::Tunnel => State::Ended { tunnel: true },
+            Then::Body(body) => State::Body(body),
+            Then::Again => State::Idle,
+            Then::Fault(fault) => State::Failing(fault),
+        });
+        Some(Event::Head(head))
+    }
+
+    fn fail(&mut self, fault: Fault) -> Event<S::Head> {
+        self.set_aside(match fault {
+            Fault::Gap | Fault::HeadTooLarge => State::Lost,
+            Fault::NotHttp | Fault::Upgraded => State::Stopped,
+        });
+        self.at_start = false;
+        Event::Failed(fault)
+    }
+
+    /// Leaves the head, if any, for another state.
+    fn set_aside(&mut self, state: State) {
+        self.state = state;
+        self.head = Vec::new();
+        self.line = 0;
+        self.first_line = None;
+    }
+}
