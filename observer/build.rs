@@ -29,15 +29,11 @@ fn main() {
 fn build() -> Result<(), String> {
     const REMEDY: &str = "run `cargo xtask setup`, or set SW_OBSERVE_EBPF=stub to build without the probes";
     let pin = fs::read_to_string("../observer-ebpf/rust-toolchain.toml").map_err(|e| e.to_string())?;
-    let channel = pin
-        .lines()
-        .find_map(|line| line.strip_prefix("channel = "))
-        .map(|channel| channel.trim_matches('"').to_owned())
-        .ok_or("observer-ebpf/rust-toolchain.toml names no channel")?;
-    let compiler = Command::new("rustup").args(["run", &channel, "rustc", "--version"]).output();
-    if !compiler.is_ok_and(|output| output.status.success()) {
-        return Err(format!("the probes' compiler (toolchain `{channel}`) is missing: {REMEDY}"));
-    }
+    // Debian's compiler, linked into rustup under this name, goes before the nightly of rustup.
+    let compilers = [pinned(&pin, "link"), pinned(&pin, "channel")];
+    let Some(compiler) = compilers.into_iter().flatten().find(|compiler| is_there(compiler)) else {
+        return Err(format!("the probes' compiler is missing: {REMEDY}"));
+    };
     let tools = fs::canonicalize("..").map_err(|e| e.to_string())?.join("target/tools/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path).chain([tools.clone()]).any(|dir| is_linker(&dir));
@@ -57,8 +53,19 @@ fn build() -> Result<(), String> {
         features: if log { &["probes", "log"] } else { &["probes"] },
         ..Default::default()
     };
-    aya_build::build_ebpf([probes], aya_build::Toolchain::Custom(&channel))
+    aya_build::build_ebpf([probes], aya_build::Toolchain::Custom(&compiler))
         .map_err(|error| format!("the probes do not compile: {error:#}"))
+}
+
+/// The value of `key = "…"`.
+fn pinned(pin: &str, key: &str) -> Option<String> {
+    let line = pin.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('='))?;
+    line.split('"').nth(1).map(str::to_owned)
+}
+
+fn is_there(compiler: &str) -> bool {
+    let asked = Command::new("rustup").args(["run", compiler, "rustc", "--version"]).output();
+    asked.is_ok_and(|output| output.status.success())
 }
 
 fn is_linker(dir: &Path) -> bool {

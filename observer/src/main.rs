@@ -1,12 +1,72 @@
-//! x
-#[tokio::main]
-async fn main() {
-    let a = std::env::args().nth(1);
-    if a.as_deref() == Some("check") {
-        for f in observer::kernel::capability::findings() { println!("{f:?}"); }
-        match observer::kernel::rehearse() {
-            Ok(rows) => for (p, v) in rows { println!("{}:", p.name); for (k, w) in v { println!("   {} {}", k.name(), w.unwrap_or("works".into())); } },
-            Err(e) => println!("{e}"),
+//! `sw-observe`: parse, configure, run, exit code.
+use std::fmt::Display;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use observer::app;
+use observer::app::AppError;
+use observer::cli::Cli;
+use observer::cli::Command;
+use observer::cli::Print;
+use observer::cli::RunArgs;
+use observer::config::Config;
+use observer::logging;
+use observer::report::print::Format;
+
+const USAGE: u8 = 64;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return match error.print() {
+                Ok(()) if wanted => ExitCode::SUCCESS,
+                Ok(()) | Err(_) => ExitCode::from(USAGE),
+            };
         }
+    };
+    let colour = std::io::stdout().is_terminal();
+    let done = match cli.command {
+        None => return run(cli.run, None).await,
+        Some(Command::Run(args)) => return run(*args, None).await,
+        Some(Command::Record { file, run: args }) => return run(*args, Some(file)).await,
+        Some(Command::Check) => app::check(std::io::stdout().lock()),
+        Some(Command::Replay { file, print }) => {
+            let format = match print {
+                Print::Text => Format::Text { colour },
+                Print::Json => Format::Json,
+            };
+            app::replay(&file, format, std::io::stdout().lock())
+        }
+    };
+    exit(done)
+}
+
+async fn run(args: RunArgs, tape: Option<std::path::PathBuf>) -> ExitCode {
+    let dry_run = args.dry_run;
+    let config = match Config::new(args.into(), std::io::stdout().is_terminal()) {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error),
+    };
+    if dry_run {
+        return ExitCode::SUCCESS;
     }
+    logging::start(config.log_level);
+    exit(app::run(config, tape.as_deref()).await)
+}
+
+fn exit(done: Result<(), AppError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error),
+    }
+}
+
+fn fail(code: u8, error: &impl Display) -> ExitCode {
+    eprintln!("sw-observe: {error}");
+    ExitCode::from(code)
 }

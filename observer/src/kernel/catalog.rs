@@ -1,7 +1,7 @@
 //! The catalogue: every probe, its attach variants in order of preference, and why it is there.
 
 /// A way to reach a probe; `--attach` forces one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// A kernel function's first and last instruction, by breakpoint.
     Kprobe,

@@ -1,0 +1,236 @@
+//! Composition root: builds the parts, owns the tasks, drains on a signal.
+mod check;
+mod replay;
+mod sinks;
+
+use std::fs::File;
+use std::io;
+use std::io::BufWriter;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use observer_ebpf::key::watch;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::time::MissedTickBehavior;
+
+use crate::clock;
+use crate::config::Config;
+use crate::identity::ProcessKey;
+use crate::identity::Role;
+use crate::kernel::KernelError;
+use crate::kernel::Probes;
+use crate::pipeline::Pipeline;
+use crate::pipeline::input::Bytes;
+use crate::pipeline::input::Input;
+use crate::pipeline::input::Origin;
+use crate::pipeline::output::Output;
+use crate::pipeline::tape;
+use crate::pipeline::tape::Recorder;
+use crate::process::facts;
+use crate::process::sample;
+use crate::process::scan;
+use crate::report::grpc::SettingsError;
+use crate::stats::SharedDrops;
+pub use check::check;
+pub use replay::replay;
+use sinks::Sinks;
+
+/// How long queued reports may take to leave on a stop.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// Records between two looks at signals and the clock.
+const DRAIN_LIMIT: usize = 4_096;
+/// Between two warnings about losses, in ticks of a second.
+const LOSS_TICKS: u32 = 10;
+
+/// Why a run ended other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The probes could not be loaded or attached.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The OAP's address cannot be used.
+    #[error(transparent)]
+    Oap(#[from] SettingsError),
+    /// A tape could not be written.
+    #[error("cannot write the tape {path}: {source}: choose a file that can be written")]
+    Tape {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A tape could not be replayed.
+    #[error(transparent)]
+    Replay(#[from] tape::TapeError),
+    /// Standard output could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// Signals could not be waited for.
+    #[error("cannot wait for signals: {0}: this is a bug")]
+    Signals(io::Error),
+}
+
+impl AppError {
+    /// The exit code that says which kind of error this is (`sysexits.h`).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            AppError::Kernel(KernelError::Permission { .. }) => 77,
+            AppError::Kernel(_) => 69,
+            AppError::Oap(_) | AppError::Replay(_) | AppError::Tape { .. } => 64,
+            AppError::Output(_) => 74,
+            AppError::Signals(_) => 70,
+        }
+    }
+}
+
+/// Watches and reports until TERM or INT; `tape` also records every input.
+pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let mut observer = Observer::start(config, tape)?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = tick.tick() => observer.tick(),
+            () = observer.probes.ring.due() => while observer.drain() {
+                tokio::task::yield_now().await;
+            },
+        }
+        if observer.sinks.reader_is_gone() {
+            break;
+        }
+    }
+    observer.stop().await
+}
+
+struct Observer {
+    probes: Probes,
+    pipeline: Pipeline,
+    sinks: Sinks,
+    tape: Option<(PathBuf, Recorder<BufWriter<File>>)>,
+    outputs: Vec<Output>,
+    ticks: u32,
+}
+
+impl Observer {
+    fn start(config: Config, tape: Option<&Path>) -> Result<Observer, AppError> {
+        let probes = Probes::start(config.kernel)?;
+        for attachment in &probes.attachments {
+            let probe = attachment.probe.name;
+            for refusal in &attachment.refusals {
+                tracing::debug!(probe, variant = refusal.variant.name(), why = refusal.why, "variant refused");
+            }
+            if attachment.variant.is_none() {
+                tracing::warn!(probe, lost = attachment.probe.why, "probe not attached: see `sw-observe check`");
+            }
+        }
+        let origin = Origin {
+            tape: tape::FORMAT,
+            seed: fastrand::u64(..),
+            wall: clock::wall_offset(),
+            given: config.given.clone(),
+            meter_period_ns: u64::try_from(config.meter_period.as_nanos()).unwrap_or(u64::MAX),
+            connections: config.kernel.connections as usize,
+        };
+        let tape = tape.map(|path| record_to(path, &origin)).transpose()?;
+        let sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
+        let pipeline = Pipeline::new(&origin);
+        let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
+        // After attaching, so that no fork falls between the two.
+        observer.step(&Input::Found(scan::holders()));
+        observer.sinks.ready(&observer.probes.attachments);
+        Ok(observer)
+    }
+
+    /// Reads a portion of the ring; whether there is more.
+    fn drain(&mut self) -> bool {
+        let Observer { probes, pipeline, tape, outputs, .. } = self;
+        let more = probes.ring.drain(DRAIN_LIMIT, |record| {
+            if let Some((path, recorder)) = tape {
+                add(path, recorder, &Input::Record(Bytes(record.to_vec())));
+            }
+            pipeline.step_record(record, outputs);
+        });
+        self.perform();
+        self.sinks.flush();
+        more
+    }
+
+    fn tick(&mut self) {
+        self.step(&Input::Tick { at: clock::kernel_now(), wall: clock::wall_offset() });
+        self.ticks = self.ticks.wrapping_add(1);
+        self.sinks.lost(self.probes.maps.losses());
+        if self.ticks.is_multiple_of(LOSS_TICKS) {
+            self.sinks.warn_of_losses(self.pipeline.drops());
+        }
+        self.sinks.flush();
+    }
+
+    fn step(&mut self, input: &Input) {
+        if let Some((path, recorder)) = &mut self.tape {
+            add(path, recorder, input);
+        }
+        self.pipeline.step(input, &mut self.outputs);
+        self.perform();
+    }
+
+    /// Does what the pipeline asked for; an answer is the next input.
+    fn perform(&mut self) {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::AskFacts(pid) => {
+                    let answer = facts::read(pid).map_or(Input::Gone(pid), Input::Facts);
+                    self.step(&answer);
+                }
+                Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
+                Output::Watch(process, role) => self.watch(process, role),
+                Output::Ignore(sock) => self.probes.maps.ignore(sock),
+                Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => self.sinks.take(output),
+            }
+        }
+    }
+
+    /// Watches a process that was found in `/proc`, unless it ended meanwhile.
+    fn watch(&mut self, process: ProcessKey, role: Role) {
+        let flags = match role {
+            Role::Master => watch::LIFE,
+            Role::Worker => watch::LIFE | watch::TRAFFIC | watch::BEAT,
+            Role::AppChild => watch::LIFE | watch::TRAFFIC,
+        };
+        let ProcessKey { pid, start } = process;
+        if let Err(error) = self.probes.maps.watch(pid, flags) {
+            tracing::warn!(pid, %error, "cannot watch a process");
+        } else if facts::start(pid) != Some(start) {
+            self.probes.maps.unwatch(pid);
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), AppError> {
+        while self.drain() {}
+        self.sinks.lost(self.probes.maps.losses());
+        if let Some((path, mut recorder)) = self.tape {
+            recorder.flush().map_err(|source| AppError::Tape { path, source })?;
+        }
+        drop(self.probes); // detaches
+        self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await
+    }
+}
+
+fn record_to(path: &Path, origin: &Origin) -> Result<(PathBuf, Recorder<BufWriter<File>>), AppError> {
+    let file = File::create(path).and_then(|file| Recorder::new(BufWriter::new(file), origin));
+    let recorder = file.map_err(|source| AppError::Tape { path: path.to_owned(), source })?;
+    Ok((path.to_owned(), recorder))
+}
+
+fn add(path: &Path, recorder: &mut Recorder<BufWriter<File>>, input: &Input) {
+    if let Err(error) = recorder.add(input) {
+        tracing::error!(tape = %path.display(), %error, "the tape has a hole: is the disk full?");
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line.
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::config::Printing;
+use crate::config::Raw;
+use crate::identity::naming::Given;
+use crate::kernel::catalog::Variant;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped by TERM or INT; 64 wrong usage or option; 69 this kernel or host cannot do it \
+(`sw-observe check` says why); 70 a bug; 77 no permission (run as root).";
+
+/// Watches gunicorn from outside with eBPF and reports traces and metrics to a SkyWalking OAP.
+#[derive(Debug, Parser)]
+#[command(name = "sw-observe", version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; without it: run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The options of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch and report until stopped (the default)
+    Run(Box<RunArgs>),
+    /// Show what this host can do, and what to do about what is missing
+    Check,
+    /// Watch and report, and write everything that was seen to a tape
+    Record {
+        /// The tape; an existing file is overwritten
+        file: PathBuf,
+        /// The options of `run`.
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Print what a tape leads to; needs no root and no probes
+    Replay {
+        /// The tape
+        file: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value = "text")]
+        print: Print,
+    },
+}
+
+/// The options of a run. Environment variables are those of the SkyWalking Python agent.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// What to watch: every gunicorn on this host, running or to come
+    #[arg(long, value_enum, default_value = "gunicorn")]
+    target: Target,
+    /// The OAP's gRPC address; without it everything is printed
+    #[arg(long, value_name = "HOST:PORT", env = "SW_AGENT_COLLECTOR_BACKEND_SERVICES")]
+    oap: Option<String>,
+    /// The token that the OAP expects
+    #[arg(long, value_name = "TOKEN", env = "SW_AGENT_AUTHENTICATION", hide_env_values = true)]
+    authentication: Option<String>,
+    /// Use TLS to the OAP, with this machine's trusted roots
+    #[arg(long, env = "SW_AGENT_FORCE_TLS", value_parser = clap::builder::FalseyValueParser::new())]
+    tls: bool,
+    /// Service name for all targets instead of their own
+    #[arg(long, value_name = "NAME", env = "SW_AGENT_NAME")]
+    service: Option<String>,
+    /// First part of all instance names instead of the targets' host name
+    #[arg(long, value_name = "NAME", env = "SW_AGENT_INSTANCE_NAME")]
+    instance: Option<String>,
+    /// Namespace: services are called `name|namespace`
+    #[arg(long, value_name = "NAME", env = "SW_AGENT_NAMESPACE")]
+    namespace: Option<String>,
+    /// Print instances, spans and meters, beside shipping them
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "text", require_equals = true)]
+    print: Option<Print>,
+    /// Take only this attach variant of each probe
+    #[arg(long, value_enum)]
+    attach: Option<Attach>,
+    /// Seconds between two signs of life of an instance
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD")]
+    heartbeat: u64,
+    /// Every how many signs of life the properties are sent again
+    #[arg(long, value_name = "N", default_value_t = 10, env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR")]
+    properties_factor: u32,
+    /// Seconds between two meter reports; 0 sends none
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "SW_AGENT_METER_REPORTER_PERIOD")]
+    meter_period: u64,
+    /// How many segments wait for the OAP before the oldest is dropped
+    #[arg(long, value_name = "N", default_value_t = 10_000, env = "SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE")]
+    queue_size: usize,
+    /// Size of the ring between kernel and observer, a power of two
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    ring_size: u32,
+    /// How many connections are followed at a time
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    max_connections: u32,
+    /// Least level of log lines: error, warning, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "SW_AGENT_LOGGING_LEVEL")]
+    log_level: String,
+    /// Check the options and exit
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Target {
+    Gunicorn,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Print {
+    /// Lines to read
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Attach {
+    Kprobe,
+    Fentry,
+    Tracepoint,
+}
+
+impl From<Print> for Printing {
+    fn from(print: Print) -> Printing {
+        match print {
+            Print::Text => Printing::Text,
+            Print::Json => Printing::Json,
+        }
+    }
+}
+
+impl From<RunArgs> for Raw {
+    fn from(args: RunArgs) -> Raw {
+        let Target::Gunicorn = args.target;
+        Raw {
+            oap: args.oap.filter(|oap| !oap.is_empty()),
+            authentication: args.authentication.filter(|token| !token.is_empty()),
+            tls: args.tls,
+            given: Given { service: args.service, instance: args.instance, namespace: args.namespace },
+            heartbeat_s: args.heartbeat,
+            properties_factor: args.properties_factor,
+            meter_period_s: args.meter_period,
+            queue_size: args.queue_size,
+            print: args.print.map(Printing::from),
+            attach: args.attach.map(|attach| match attach {
+                Attach::Kprobe => Variant::Kprobe,
+                Attach::Fentry => Variant::Fentry,
+                Attach::Tracepoint => Variant::Tracepoint,
+            }),
+            ring_bytes: args.ring_size,
+            connections: args.max_connections,
+            log_level: args.log_level,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_is_what_happens_without_a_command() {
+        let cli = Cli::parse_from(["sw-observe", "--target", "gunicorn", "--print=json", "--attach", "kprobe"]);
+        let raw = Raw::from(cli.run);
+        assert!(cli.command.is_none());
+        assert_eq!((raw.print, raw.attach), (Some(Printing::Json), Some(Variant::Kprobe)));
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,196 @@
+//! The pure machine: inputs in, outputs out; no I/O and no clock, so that a tape replays to the same bytes.
+pub mod input;
+pub mod output;
+pub mod tape;
+
+use observer_ebpf::record::Closed;
+use observer_ebpf::record::Execed;
+use observer_ebpf::record::Exited;
+use observer_ebpf::record::Forked;
+use observer_ebpf::record::Header;
+use observer_ebpf::record::Kind;
+use observer_ebpf::record::Moved;
+use observer_ebpf::record::Opened;
+use observer_ebpf::record::Slot;
+use observer_ebpf::record::forked;
+use observer_ebpf::wire;
+
+use crate::clock::KernelTime;
+use crate::clock::WallOffset;
+use crate::exchange::Exchange;
+use crate::exchange::Exchanges;
+use crate::exchange::Findings;
+use crate::identity::ProcessKey;
+use crate::identity::gunicorn::Change;
+use crate::identity::gunicorn::Model;
+use crate::meter::Meters;
+use crate::stats::Drops;
+use crate::stats::Reason;
+use crate::trace::segment::Segments;
+use input::Input;
+use input::Origin;
+use output::Output;
+
+/// Nanoseconds in a tick of `/proc/<pid>/stat`.
+const NS_PER_TICK: u64 = 10_000_000;
+
+/// Everything between the ring and the reporter.
+#[derive(Debug)]
+pub struct Pipeline {
+    model: Model,
+    exchanges: Exchanges,
+    findings: Findings,
+    changes: Vec<Change>,
+    segments: Segments,
+    meters: Meters,
+    wall: WallOffset,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing.
+    pub fn new(origin: &Origin) -> Pipeline {
+        Pipeline {
+            model: Model::new(origin.given.clone()),
+            exchanges: Exchanges::new(origin.connections),
+            findings: Findings::default(),
+            changes: Vec::new(),
+            segments: Segments::new(origin.seed),
+            meters: Meters::new(origin.meter_period_ns),
+            wall: origin.wall,
+        }
+    }
+
+    /// Takes one input; what follows from it is appended to `outputs`.
+    pub fn step(&mut self, input: &Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Record(bytes) => self.record(&bytes.0, outputs),
+            Input::Facts(facts) => self.model.learned(facts.clone(), &mut self.changes),
+            Input::Gone(_) => self.findings.drops.count(Reason::FactsGone),
+            Input::Found(holders) => self.model.found(holders, &mut self.changes),
+            Input::Samples(samples) => {
+                let batches = self.meters.sampled(samples, self.wall, self.model.instances());
+                outputs.extend(batches.into_iter().map(Output::Meters));
+            }
+            Input::Tick { at, wall } => {
+                self.wall = *wall;
+                if self.meters.due(*at) {
+                    let processes = self.model.instances().map(|instance| instance.process).collect();
+                    outputs.push(Output::AskSamples(processes));
+                }
+            }
+        }
+        self.flush(outputs);
+    }
+
+    /// Takes one entry of the ring without copying it; the same as a step with [`Input::Record`].
+    pub fn step_record(&mut self, bytes: &[u8], outputs: &mut Vec<Output>) {
+        self.record(bytes, outputs);
+        self.flush(outputs);
+    }
+
+    /// What was lost so far.
+    pub fn drops(&self) -> &Drops {
+        &self.findings.drops
+    }
+
+    fn record(&mut self, bytes: &[u8], outputs: &mut Vec<Output>) {
+        let Some(header) = wire::read::<Header>(bytes) else {
+            return self.findings.drops.count(Reason::ShortRecord);
+        };
+        let Some(kind) = Kind::from_wire(header.kind) else {
+            return self.findings.drops.count(Reason::UnknownRecord);
+        };
+        if self.decoded(kind, bytes, outputs).is_none() {
+            self.findings.drops.count(Reason::ShortRecord);
+        }
+    }
+
+    /// `None` when the record is shorter than its kind.
+    fn decoded(&mut self, kind: Kind, bytes: &[u8], outputs: &mut Vec<Output>) -> Option<()> {
+        match kind {
+            Kind::Forked => {
+                let record: Forked = wire::read(bytes)?;
+                if record.flags & forked::SHARES_MEMORY == 0 {
+                    let parent = key(record.header.tgid, record.parent_start);
+                    let child = key(record.child, record.child_start);
+                    let worker = record.flags & forked::WORKER != 0;
+                    self.model.forked(parent, child, record.child_inner, worker, &mut self.changes);
+                }
+            }
+            Kind::Execed => {
+                let record: Execed = wire::read(bytes)?;
+                self.model.execed(record.header.tgid, &mut self.changes);
+            }
+            Kind::Exited => {
+                let record: Exited = wire::read(bytes)?;
+                let (pid, at) = (record.header.tgid, KernelTime(record.header.at));
+                self.exchanges.exited(pid, at, &mut self.findings);
+                self.settle(outputs); // while its instance is still known
+                self.model.exited(pid, &mut self.changes);
+            }
+            Kind::Slotted => {
+                let record: Slot = wire::read(bytes)?;
+                self.model.slotted(key(record.header.tgid, record.start), &mut self.changes);
+            }
+            Kind::Beat => {
+                let record: Slot = wire::read(bytes)?;
+                self.model.beat(record.header.tgid, &mut self.changes);
+            }
+            Kind::Opened => {
+                let record: Opened = wire::read(bytes)?;
+                self.exchanges.opened(&record, &mut self.findings);
+            }
+            Kind::Received | Kind::Sent => {
+                let record: Moved = wire::read(bytes)?;
+                let start = size_of::<Moved>();
+                let payload = bytes.get(start..start.checked_add(record.header.len as usize)?)?;
+                match kind {
+                    Kind::Received => self.exchanges.received(&record, payload, &mut self.findings),
+                    _ => self.exchanges.sent(&record, payload, &mut self.findings),
+                }
+            }
+            Kind::Closed => {
+                let record: Closed = wire::read(bytes)?;
+                self.exchanges.closed(&record, &mut self.findings);
+            }
+        }
+        Some(())
+    }
+
+    fn flush(&mut self, outputs: &mut Vec<Output>) {
+        self.settle(outputs);
+        self.announce(outputs);
+    }
+
+    /// Exchanges that ended become segments.
+    fn settle(&mut self, outputs: &mut Vec<Output>) {
+        outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
+        for exchange in std::mem::take(&mut self.findings.exchanges) {
+            let segment = self.segment(&exchange);
+            self.announce(outputs); // an instance before its first segment
+            outputs.extend(segment.map(Output::Segment));
+        }
+    }
+
+    fn segment(&mut self, exchange: &Exchange) -> Option<crate::trace::Segment> {
+        let Some(instance) = self.model.instance(exchange.pid, &mut self.changes) else {
+            self.findings.drops.count(Reason::UnknownProcess);
+            return None;
+        };
+        let (service, name) = (instance.service.clone(), instance.name.clone());
+        self.segments.segment(exchange, service, name, self.wall, &mut self.findings.drops)
+    }
+
+    fn announce(&mut self, outputs: &mut Vec<Output>) {
+        outputs.extend(self.changes.drain(..).map(|change| match change {
+            Change::Ask(pid) => Output::AskFacts(pid),
+            Change::Hello(instance) => Output::Hello(instance),
+            Change::Bye(instance) => Output::Bye(instance),
+            Change::Watch(process, role) => Output::Watch(process, role),
+        }));
+    }
+}
+
+fn key(pid: u32, start_ns: u64) -> ProcessKey {
+    ProcessKey { pid, start: start_ns / NS_PER_TICK }
+}

@@ -1,0 +1,27 @@
+//! Everything that the pipeline asks of the rest.
+use crate::identity::Instance;
+use crate::identity::ProcessKey;
+use crate::identity::Role;
+use crate::meter::MeterBatch;
+use crate::trace::Segment;
+
+/// One step's effect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// An instance is there.
+    Hello(Instance),
+    /// An instance is gone.
+    Bye(Instance),
+    /// What one process did for one request.
+    Segment(Segment),
+    /// The numbers of one instance.
+    Meters(MeterBatch),
+    /// Read the facts of this process; the answer is an input.
+    AskFacts(u32),
+    /// Read the numbers of these processes and of the host; the answer is an input.
+    AskSamples(Vec<ProcessKey>),
+    /// Watch a process that was there before the probes, as what it is.
+    Watch(ProcessKey, Role),
+    /// Copy the bytes of this socket no longer.
+    Ignore(u64),
+}

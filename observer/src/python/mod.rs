@@ -1,0 +1,2 @@
+//! CPython from outside.
+pub mod version;
