@@ -147,7 +147,9 @@ impl Exchanges {
         match self.connections.touch(opened.conn) {
             Some(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
             Some(Followed::No) => {}
-            None => self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings),
+            None => {
+                self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings)
+            }
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) struct Connection {
     last: bool,
     /// A write was seen since the last request head.
     answered: bool,
-    /// The client was seen to ask again before it had an answer.
+    /// The client was seen to ask again before it had an answer, and no loss explains it.
     pipelined: bool,
     last_write: KernelTime,
 }
@@ -137,6 +137,7 @@ impl Connection {
             return Verdict::Follow;
         }
         self.answered = true;
+        self.pipelined |= chunk.lost == 0 && self.waiting.len() > 1;
         // A response that ends in what was lost ended at an unknown time after the last write that was seen.
         let mut verdict = self.write(Piece::Hole(chunk.lost), self.last_write, findings);
         self.responses.begin_op();
@@ -210,6 +211,8 @@ impl Connection {
                 Some(Event::Began) => {
                     let Chunk { at, ready, pid, tid, .. } = *chunk;
                     self.began = Began { pid, tid, at, ready, bytes: 0 };
+                    let with_earlier = piece.len() < chunk.bytes.len() as u64;
+                    self.pipelined |= with_earlier && !self.waiting.is_empty();
                     if self.settle(was_lost, findings) == Verdict::GiveUp {
                         return Verdict::GiveUp;
                     }
@@ -227,7 +230,6 @@ impl Connection {
     /// A request begins: what waits and can only be ended by that has ended.
     fn settle(&mut self, was_lost: bool, findings: &mut Findings) -> Verdict {
         self.inbound = true;
-        let open_ended = self.responses.is_open_ended();
         if was_lost && self.pipelined && !self.waiting.is_empty() {
             findings.drops.count(Reason::Gap);
             return Verdict::GiveUp;
@@ -235,22 +237,27 @@ impl Connection {
         let over = if was_lost {
             !self.waiting.is_empty()
         } else {
-            self.waiting.len() == 1
-                && open_ended
-                && self.waiting.iter().all(|front| front.exchange.status.is_some() || self.answered)
+            let known = self.waiting.front().is_some_and(|front| front.exchange.status.is_some());
+            !self.pipelined && self.responses.is_open_ended() && (known || self.answered)
         };
         if over {
-            for waiting in std::mem::take(&mut self.waiting) {
-                if waiting.exchange.status.is_some() {
-                    finish(waiting, self.last_write, Outcome::Complete, findings);
-                } else {
-                    findings.drops.count(Reason::Gap);
-                }
-            }
-            self.answering = false;
+            self.let_go(0, findings);
             self.responses.lose();
         }
         Verdict::Follow
+    }
+
+    /// Lets go of all but the last `keep` of those that wait: their responses are over.
+    fn let_go(&mut self, keep: usize, findings: &mut Findings) {
+        self.answering = false;
+        let over = self.waiting.len().saturating_sub(keep);
+        for waiting in self.waiting.drain(..over) {
+            if waiting.exchange.status.is_some() {
+                finish(waiting, self.last_write, Outcome::Complete, findings);
+            } else {
+                findings.drops.count(Reason::Gap);
+            }
+        }
     }
 
     /// A request's head was read.
@@ -260,7 +267,6 @@ impl Connection {
             self.requests.stop();
             return;
         }
-        self.pipelined |= !self.waiting.is_empty() && !self.answered;
         self.answered = false;
         self.read += 1;
         self.reading = Some(self.read);
@@ -334,15 +340,14 @@ impl Connection {
 
     /// A response begins after responses could not be followed.
     fn resume(&mut self, findings: &mut Findings) -> Verdict {
-        if self.waiting.front().is_some_and(|front| front.exchange.status.is_some())
-            && let Some(front) = self.waiting.pop_front()
-        {
-            finish(front, self.last_write, Outcome::Complete, findings);
+        if self.waiting.front().is_some_and(|front| front.exchange.status.is_some()) {
+            self.let_go(self.waiting.len() - 1, findings);
         }
-        if self.waiting.len() > 1 {
+        if self.pipelined && self.waiting.len() > 1 {
             findings.drops.count(Reason::Gap);
             return Verdict::GiveUp;
         }
+        self.let_go(1, findings);
         Verdict::Follow
     }
 
