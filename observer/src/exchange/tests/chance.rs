@@ -82,7 +82,61 @@ fn told_with_holes(lengths: &[(u16, u16)], copied: usize) -> Vec<(Option<u16>, u
     bench.found.exchanges.iter().map(|e| (e.status, e.request_bytes, e.response_bytes)).collect()
 }
 
+/// A client that asks `batch` at a time; every request's status is its own. `fates` says what becomes of each
+/// record: 0 is lost, 1 is copied in part, the rest is whole.
+fn told_with_losses(batches: &[usize], together: bool, fates: &[u8]) -> Bench {
+    let mut bench = Bench::accepted();
+    let mut fates = fates.iter().copied();
+    let mut tell = |bench: &mut Bench, out: bool, bytes: &str| match fates.next() {
+        Some(0) => bench.lose(out, bytes.len() as u64),
+        Some(1) => {
+            let (copied, rest) = bytes.split_at(bytes.len() / 2);
+            bench.moved(out, WORKER, copied.as_bytes(), u32::try_from(rest.len()).unwrap());
+        }
+        _ => bench.moved(out, WORKER, bytes.as_bytes(), 0),
+    };
+    let mut status = 200..600;
+    for batch in batches {
+        let batch: Vec<u16> =
+            status.by_ref().filter(|status| *status != 204 && *status != 304).take(*batch).collect();
+        let asked: Vec<String> = batch.iter().map(|status| get(&format!("/{status}"))).collect();
+        if together {
+            tell(&mut bench, false, &asked.concat());
+        } else {
+            asked.iter().for_each(|request| tell(&mut bench, false, request));
+        }
+        for status in batch {
+            tell(&mut bench, true, &format!("HTTP/1.1 {status} X\r\nContent-Length: 6\r\n\r\n"));
+            tell(&mut bench, true, "abc");
+            tell(&mut bench, true, "def");
+        }
+    }
+    bench.close();
+    bench
+}
+
+/// Every status that was told belongs to the request that it was told of.
+fn pairs_are_true(bench: &Bench) -> bool {
+    bench.found.exchanges.iter().all(|e| e.status.is_none_or(|status| e.target == format!("/{status}")))
+}
+
 proptest! {
+    #[test]
+    fn losses_never_make_a_false_pair(
+        asks in 1..20usize,
+        fates in prop::collection::vec(0u8..12, 0..80),
+    ) {
+        prop_assert!(pairs_are_true(&told_with_losses(&vec![1; asks], true, &fates)));
+    }
+
+    #[test]
+    fn losses_in_a_pipeline_never_make_a_false_pair(
+        batches in prop::collection::vec(2..5usize, 1..6),
+        fates in prop::collection::vec(0u8..12, 0..80),
+    ) {
+        prop_assert!(pairs_are_true(&told_with_losses(&batches, true, &fates)));
+    }
+
     #[test]
     fn any_cut_of_a_pipelined_conversation_gives_the_same_exchanges(
         talks in prop::collection::vec(talk(), 1..6),
