@@ -3,7 +3,8 @@
 //! Responses answer requests in order. Where records were lost, the order is only relied on as far as it is
 //! certain: a client that was never seen to pipeline waits for its response before it asks again; one that
 //! does is given up after a loss that could shift the pairs. A pair made after writes were lost is told only
-//! when the next read shows that no request was lost with them.
+//! when the next read shows that no request was lost with them. What remains: a client that pipelines for the
+//! first time, in reads of their own, just when the read before them is lost.
 use super::Ends;
 use super::Exchange;
 use super::Findings;
@@ -173,6 +174,13 @@ impl Connection {
         }
     }
 
+    /// Counts what can no longer be paired.
+    pub(super) fn given_up(&mut self, findings: &mut Findings) {
+        self.judge(false, findings);
+        let untold = self.waiting.iter().filter(|waiting| !waiting.told).count();
+        findings.drops.add(Reason::Gap, untold as u64);
+    }
+
     pub(super) fn exited(&mut self, pid: u32, at: KernelTime, findings: &mut Findings) {
         let mut waiting = std::mem::take(&mut self.waiting);
         for open in waiting.iter_mut().filter(|open| open.exchange.pid == pid && !open.told) {
@@ -259,7 +267,6 @@ impl Connection {
     fn settle(&mut self, was_lost: bool, findings: &mut Findings) -> Verdict {
         self.inbound = true;
         if was_lost && self.pipelined && !self.waiting.is_empty() {
-            findings.drops.count(Reason::Gap);
             return Verdict::GiveUp;
         }
         let over = if was_lost {
@@ -374,7 +381,6 @@ impl Connection {
             self.let_go(1, findings);
         }
         if self.pipelined && self.waiting.len() > 1 {
-            findings.drops.count(Reason::Gap);
             return Verdict::GiveUp;
         }
         let shaken = std::mem::take(&mut self.shaken);

@@ -82,9 +82,9 @@ fn told_with_holes(lengths: &[(u16, u16)], copied: usize) -> Vec<(Option<u16>, u
     bench.found.exchanges.iter().map(|e| (e.status, e.request_bytes, e.response_bytes)).collect()
 }
 
-/// A client that asks `batch` at a time; every request's status is its own. `fates` says what becomes of each
+/// A client that asks `batch` at a time, in one write; every request's status is its own. `fates` says what becomes of each
 /// record: 0 is lost, 1 is copied in part, the rest is whole.
-fn told_with_losses(batches: &[usize], together: bool, fates: &[u8]) -> Bench {
+fn told_with_losses(batches: &[usize], fates: &[u8]) -> Bench {
     let mut bench = Bench::accepted();
     let mut fates = fates.iter().copied();
     let mut tell = |bench: &mut Bench, out: bool, bytes: &str| match fates.next() {
@@ -100,11 +100,7 @@ fn told_with_losses(batches: &[usize], together: bool, fates: &[u8]) -> Bench {
         let batch: Vec<u16> =
             status.by_ref().filter(|status| *status != 204 && *status != 304).take(*batch).collect();
         let asked: Vec<String> = batch.iter().map(|status| get(&format!("/{status}"))).collect();
-        if together {
-            tell(&mut bench, false, &asked.concat());
-        } else {
-            asked.iter().for_each(|request| tell(&mut bench, false, request));
-        }
+        tell(&mut bench, false, &asked.concat());
         for status in batch {
             tell(&mut bench, true, &format!("HTTP/1.1 {status} X\r\nContent-Length: 6\r\n\r\n"));
             tell(&mut bench, true, "abc");
@@ -126,7 +122,7 @@ proptest! {
         asks in 1..20usize,
         fates in prop::collection::vec(0u8..12, 0..80),
     ) {
-        prop_assert!(pairs_are_true(&told_with_losses(&vec![1; asks], true, &fates)));
+        prop_assert!(pairs_are_true(&told_with_losses(&vec![1; asks], &fates)));
     }
 
     #[test]
@@ -134,7 +130,7 @@ proptest! {
         batches in prop::collection::vec(2..5usize, 1..6),
         fates in prop::collection::vec(0u8..12, 0..80),
     ) {
-        prop_assert!(pairs_are_true(&told_with_losses(&batches, true, &fates)));
+        prop_assert!(pairs_are_true(&told_with_losses(&batches, &fates)));
     }
 
     #[test]
