@@ -147,7 +147,9 @@ impl Exchanges {
         match self.connections.touch(opened.conn) {
             Some(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
             Some(Followed::No) => {}
-            None => self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings),
+            None => {
+                self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings)
+            }
         }
     }
 
@@ -197,14 +199,13 @@ impl Exchanges {
         }
         let Some(followed) = self.connections.touch(moved.conn) else { return };
         let Followed::Yes(connection) = followed else { return };
-        let verdict = guarded(|| step(connection, findings)).unwrap_or_else(|| {
-            findings.drops.count(Reason::ParserPanic);
-            Verdict::GiveUp
-        });
-        if verdict == Verdict::GiveUp {
-            *followed = Followed::No;
-            findings.ignored.push(moved.conn.sock);
+        match guarded(|| step(connection, findings)) {
+            Some(Verdict::Follow) => return,
+            Some(Verdict::GiveUp) => connection.given_up(findings),
+            None => findings.drops.count(Reason::ParserPanic),
         }
+        *followed = Followed::No;
+        findings.ignored.push(moved.conn.sock);
     }
 
     fn follow(&mut self, conn: Conn, connection: Connection, findings: &mut Findings) {

@@ -2,7 +2,9 @@
 //!
 //! Responses answer requests in order. Where records were lost, the order is only relied on as far as it is
 //! certain: a client that was never seen to pipeline waits for its response before it asks again; one that
-//! does is given up after a loss that could shift the pairs.
+//! does is given up after a loss that could shift the pairs. A pair made after writes were lost is told only
+//! when the next read shows that no request was lost with them. What remains: a client that pipelines for the
+//! first time, in reads of their own, just when the read before them is lost.
 use super::Ends;
 use super::Exchange;
 use super::Findings;
@@ -57,9 +59,13 @@ pub(super) struct Connection {
     last: bool,
     /// A write was seen since the last request head.
     answered: bool,
-    /// The client was seen to ask again before it had an answer.
+    /// The client was seen to ask again before it had an answer, and no loss explains it.
     pipelined: bool,
     last_write: KernelTime,
+    /// Writes were lost, and no response was recognised since.
+    shaken: bool,
+    /// Ended, and told if no read turns out to be lost.
+    doubtful: Vec<Exchange>,
 }
 
 /// A request that waits for the end of its response.
@@ -67,8 +73,10 @@ pub(super) struct Connection {
 struct Waiting {
     number: u64,
     exchange: Exchange,
-    /// It was told already, because its process ended.
+    /// It was told already, because its process ended, or is not to be told.
     told: bool,
+    /// Its response may be that of a request whose read was lost.
+    doubtful: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +107,8 @@ impl Connection {
             answered: true,
             pipelined: false,
             last_write: KernelTime::default(),
+            shaken: false,
+            doubtful: Vec::new(),
         }
     }
 
@@ -114,6 +124,7 @@ impl Connection {
             findings.drops.count(Reason::Gap);
             return Verdict::Follow;
         };
+        self.judge(chunk.lost == 0, findings);
         let mut verdict = self.read(Piece::Hole(chunk.lost), &chunk, findings);
         self.requests.begin_op();
         for piece in [Piece::Bytes(chunk.bytes), Piece::Hole(chunk.hole)] {
@@ -137,6 +148,8 @@ impl Connection {
             return Verdict::Follow;
         }
         self.answered = true;
+        self.shaken |= chunk.lost > 0;
+        self.pipelined |= chunk.lost == 0 && self.waiting.len() > 1;
         // A response that ends in what was lost ended at an unknown time after the last write that was seen.
         let mut verdict = self.write(Piece::Hole(chunk.lost), self.last_write, findings);
         self.responses.begin_op();
@@ -150,6 +163,7 @@ impl Connection {
     }
 
     pub(super) fn closed(&mut self, at: KernelTime, findings: &mut Findings) {
+        self.judge(false, findings);
         while let Some(waiting) = self.waiting.pop_front() {
             if self.last && waiting.exchange.status.is_none() {
                 // The server had said that it would not answer this one.
@@ -160,26 +174,49 @@ impl Connection {
         }
     }
 
+    /// Counts what can no longer be paired.
+    pub(super) fn given_up(&mut self, findings: &mut Findings) {
+        self.judge(false, findings);
+        let untold = self.waiting.iter().filter(|waiting| !waiting.told).count();
+        findings.drops.add(Reason::Gap, untold as u64);
+    }
+
     pub(super) fn exited(&mut self, pid: u32, at: KernelTime, findings: &mut Findings) {
         let mut waiting = std::mem::take(&mut self.waiting);
         for open in waiting.iter_mut().filter(|open| open.exchange.pid == pid && !open.told) {
             // It stays, so that a response by another process still finds its request.
-            let ended = Waiting { number: open.number, exchange: open.exchange.clone(), told: false };
+            let ended = Waiting { number: open.number, exchange: open.exchange.clone(), ..*open };
             self.end(ended, at, findings);
             open.told = true;
         }
         self.waiting = waiting;
     }
 
+    /// Tells what was in doubt, or gives it up.
+    fn judge(&mut self, good: bool, findings: &mut Findings) {
+        if good {
+            findings.exchanges.append(&mut self.doubtful);
+        }
+        findings.drops.add(Reason::Gap, self.doubtful.len() as u64);
+        self.doubtful.clear();
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.doubtful) {
+            waiting.doubtful = false;
+            if !good && !waiting.told {
+                waiting.told = true;
+                findings.drops.count(Reason::Gap);
+            }
+        }
+    }
+
     /// Ends an exchange whose connection or process ended.
-    fn end(&self, waiting: Waiting, at: KernelTime, findings: &mut Findings) {
+    fn end(&mut self, waiting: Waiting, at: KernelTime, findings: &mut Findings) {
         if waiting.exchange.status.is_some() && self.responses.is_open_ended() {
-            finish(waiting, self.last_write, Outcome::Complete, findings);
+            self.finish(waiting, self.last_write, Outcome::Complete, findings);
         } else {
             if !waiting.told {
                 findings.drops.count(Reason::Cut);
             }
-            finish(waiting, at, Outcome::Cut, findings);
+            self.finish(waiting, at, Outcome::Cut, findings);
         }
     }
 
@@ -210,6 +247,8 @@ impl Connection {
                 Some(Event::Began) => {
                     let Chunk { at, ready, pid, tid, .. } = *chunk;
                     self.began = Began { pid, tid, at, ready, bytes: 0 };
+                    let with_earlier = piece.len() < chunk.bytes.len() as u64;
+                    self.pipelined |= with_earlier && !self.waiting.is_empty();
                     if self.settle(was_lost, findings) == Verdict::GiveUp {
                         return Verdict::GiveUp;
                     }
@@ -227,30 +266,34 @@ impl Connection {
     /// A request begins: what waits and can only be ended by that has ended.
     fn settle(&mut self, was_lost: bool, findings: &mut Findings) -> Verdict {
         self.inbound = true;
-        let open_ended = self.responses.is_open_ended();
         if was_lost && self.pipelined && !self.waiting.is_empty() {
-            findings.drops.count(Reason::Gap);
             return Verdict::GiveUp;
         }
         let over = if was_lost {
             !self.waiting.is_empty()
         } else {
-            self.waiting.len() == 1
-                && open_ended
-                && self.waiting.iter().all(|front| front.exchange.status.is_some() || self.answered)
+            let known = self.waiting.front().is_some_and(|front| front.exchange.status.is_some());
+            !self.pipelined && self.responses.is_open_ended() && (known || self.answered)
         };
         if over {
-            for waiting in std::mem::take(&mut self.waiting) {
-                if waiting.exchange.status.is_some() {
-                    finish(waiting, self.last_write, Outcome::Complete, findings);
-                } else {
-                    findings.drops.count(Reason::Gap);
-                }
-            }
-            self.answering = false;
+            self.let_go(self.waiting.len(), findings);
             self.responses.lose();
         }
+        self.shaken &= self.pipelined; // what was lost was lost before this request
         Verdict::Follow
+    }
+
+    /// Lets go of the first `over` of those that wait: their responses are over.
+    fn let_go(&mut self, over: usize, findings: &mut Findings) {
+        self.answering = false;
+        let rest = self.waiting.split_off(over.min(self.waiting.len()));
+        for waiting in std::mem::replace(&mut self.waiting, rest) {
+            if waiting.exchange.status.is_some() {
+                self.finish(waiting, self.last_write, Outcome::Complete, findings);
+            } else {
+                findings.drops.count(Reason::Gap);
+            }
+        }
     }
 
     /// A request's head was read.
@@ -260,7 +303,6 @@ impl Connection {
             self.requests.stop();
             return;
         }
-        self.pipelined |= !self.waiting.is_empty() && !self.answered;
         self.answered = false;
         self.read += 1;
         self.reading = Some(self.read);
@@ -268,6 +310,7 @@ impl Connection {
         self.waiting.push_back(Waiting {
             number: self.read,
             told: false,
+            doubtful: false,
             exchange: Exchange {
                 pid,
                 tid,
@@ -334,14 +377,18 @@ impl Connection {
 
     /// A response begins after responses could not be followed.
     fn resume(&mut self, findings: &mut Findings) -> Verdict {
-        if self.waiting.front().is_some_and(|front| front.exchange.status.is_some())
-            && let Some(front) = self.waiting.pop_front()
-        {
-            finish(front, self.last_write, Outcome::Complete, findings);
+        if self.waiting.front().is_some_and(|front| front.exchange.status.is_some()) {
+            self.let_go(1, findings);
         }
-        if self.waiting.len() > 1 {
-            findings.drops.count(Reason::Gap);
+        if self.pipelined && self.waiting.len() > 1 {
             return Verdict::GiveUp;
+        }
+        let shaken = std::mem::take(&mut self.shaken);
+        // A client that waits has asked no more than once since; unless that is not known either.
+        let asked = usize::from(!(shaken && self.requests.is_lost()));
+        self.let_go(self.waiting.len().saturating_sub(asked), findings);
+        for waiting in &mut self.waiting {
+            waiting.doubtful = shaken;
         }
         Verdict::Follow
     }
@@ -366,13 +413,23 @@ impl Connection {
         }
     }
 
+    /// Tells an exchange, or keeps it until that is safe.
+    fn finish(&mut self, waiting: Waiting, end: KernelTime, outcome: Outcome, findings: &mut Findings) {
+        let exchange = Exchange { end, outcome, ..waiting.exchange };
+        match waiting {
+            Waiting { told: true, .. } => {}
+            Waiting { doubtful: true, .. } => self.doubtful.push(exchange),
+            Waiting { .. } => findings.exchanges.push(exchange),
+        }
+    }
+
     /// A response's last byte was written.
     fn ended(&mut self, at: KernelTime, findings: &mut Findings) {
         if !std::mem::take(&mut self.answering) {
             return;
         }
         if let Some(front) = self.waiting.pop_front() {
-            finish(front, at, Outcome::Complete, findings);
+            self.finish(front, at, Outcome::Complete, findings);
         }
         if self.last {
             // The server reads no further; what it has read already it does not serve.
@@ -380,12 +437,6 @@ impl Connection {
             self.waiting.clear();
             self.requests.stop();
         }
-    }
-}
-
-fn finish(waiting: Waiting, end: KernelTime, outcome: Outcome, findings: &mut Findings) {
-    if !waiting.told {
-        findings.exchanges.push(Exchange { end, outcome, ..waiting.exchange });
     }
 }
 

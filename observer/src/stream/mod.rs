@@ -99,6 +99,9 @@ mod tests {
     fn a_stream_joined_in_the_middle_has_lost_nothing() {
         let mut stream = Stream::from_middle();
         assert_eq!(stream.place(&moved(70, 4), b"abcd").map(|chunk| chunk.lost), Some(0));
-        assert_eq!(stream.place(&moved(75, 4), b"abcdefgh").map(|chunk| (chunk.lost, chunk.bytes.len())), Some((1, 4)));
+        assert_eq!(
+            stream.place(&moved(75, 4), b"abcdefgh").map(|chunk| (chunk.lost, chunk.bytes.len())),
+            Some((1, 4))
+        );
     }
 }

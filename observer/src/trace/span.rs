@@ -142,11 +142,7 @@ pub(super) mod tests {
         let tags: Vec<_> = span.tags.iter().map(|(key, value)| (*key, value.as_str())).collect();
         assert_eq!(
             tags,
-            [
-                ("http.method", "GET"),
-                ("http.url", "http://example.test/a/b"),
-                ("http.status_code", "200")
-            ]
+            [("http.method", "GET"), ("http.url", "http://example.test/a/b"), ("http.status_code", "200")]
         );
     }
 
@@ -170,7 +166,10 @@ pub(super) mod tests {
         assert_eq!(named("http://h", |e| e.host = None), pair("/", "http://h/"));
         assert_eq!(named("?q", same), pair("/", "http://example.test/"));
         assert_eq!(named("*", same), pair("*", "http://example.test"));
-        assert_eq!(named("/go/http://h/x", same), pair("/go/http://h/x", "http://example.test/go/http://h/x"));
+        assert_eq!(
+            named("/go/http://h/x", same),
+            pair("/go/http://h/x", "http://example.test/go/http://h/x")
+        );
         assert_eq!(named("h:443", |e| e.method = "CONNECT".into()), pair("h:443", "http://h:443"));
         assert_eq!(named("/p", |e| e.host = Some("me@h".into())), pair("/p", "http://h/p"));
         assert_eq!(named("/p", |e| e.host = None), pair("/p", "http://127.0.0.1:8000/p"));

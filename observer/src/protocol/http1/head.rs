@@ -94,6 +94,8 @@ pub trait Side {
     fn line(line: &[u8], first: bool) -> Line;
     /// Whether `bytes` begin with a first line that is there as far as it matters.
     fn resumes(bytes: &[u8]) -> bool;
+    /// What a first line that is [`Line::Good`] says without its headers, where that is worth telling.
+    fn without_headers(line: &[u8]) -> Option<Self::Head>;
     /// Reads a first line that is [`Line::Good`] and the headers after it.
     fn head(line: &[u8], headers: &[u8], context: Self::Context) -> Option<(Self::Head, Then)>;
 }
@@ -131,6 +133,10 @@ impl Side for Request {
         let mut lines = bytes.split(|byte| *byte == b'\n');
         let (Some(line), Some(_)) = (lines.next(), lines.next()) else { return false };
         request_line(line.trim_ascii_end()).is_some_and(|(_, _, version)| is_http1(version))
+    }
+
+    fn without_headers(_: &[u8]) -> Option<RequestHead> {
+        None // a missing header could have been the caller's trace
     }
 
     fn head(line: &[u8], headers: &[u8], _: ()) -> Option<(RequestHead, Then)> {
@@ -171,6 +177,11 @@ impl Side for Response {
     fn resumes(bytes: &[u8]) -> bool {
         // Without a byte after the status it could be cut short.
         bytes.len() > STATUS_LINE && status_line(bytes).is_some()
+    }
+
+    fn without_headers(line: &[u8]) -> Option<ResponseHead> {
+        let (_, status) = status_line(line).filter(|(_, status)| *status >= 200)?;
+        Some(ResponseHead { status, last: false })
     }
 
     fn head(line: &[u8], headers: &[u8], asked: Asked) -> Option<(ResponseHead, Then)> {

@@ -75,7 +75,9 @@ enum State {
     Head,
     Body(Body),
     /// The message is over, and this is still to be said.
-    Ended { tunnel: bool },
+    Ended {
+        tunnel: bool,
+    },
     /// The head was told, and this is still to be said.
     Failing(Fault),
     /// Until a read or write begins with a first line.
@@ -195,7 +197,7 @@ impl<S: Side> Parser<S> {
     /// Adds up to the end of the present line to the head.
     fn take_line(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
         let Piece::Bytes(bytes) = *piece else {
-            return (!piece.is_empty()).then(|| self.fail(Fault::Gap));
+            return (!piece.is_empty()).then(|| self.cut_head());
         };
         let room = HEAD_LIMIT.saturating_sub(self.head.len());
         let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
@@ -246,6 +248,18 @@ impl<S: Side> Parser<S> {
             Then::Fault(fault) => State::Failing(fault),
         });
         Some(Event::Head(head))
+    }
+
+    /// The rest of the head was not copied.
+    fn cut_head(&mut self) -> Event<S::Head> {
+        let line = self.first_line.and_then(|len| self.head.get(..len));
+        match line.and_then(S::without_headers) {
+            Some(head) => {
+                self.set_aside(State::Failing(Fault::Gap));
+                Event::Head(head)
+            }
+            None => self.fail(Fault::Gap),
+        }
     }
 
     fn fail(&mut self, fault: Fault) -> Event<S::Head> {

@@ -66,8 +66,14 @@ fn a_request_head_gives_what_spans_need() {
 
 #[test]
 fn requests_follow_one_another() {
-    assert_eq!(targets(b"GET /1 HTTP/1.1\r\n\r\n\r\n\r\nGET /2 HTTP/1.0\n\nGET * HTTP/1.1\r\n\r\n"), "/1 . /2 . * .");
-    assert_eq!(targets(b"POST /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\n\r\n"), "/1 . /2 .");
+    assert_eq!(
+        targets(b"GET /1 HTTP/1.1\r\n\r\n\r\n\r\nGET /2 HTTP/1.0\n\nGET * HTTP/1.1\r\n\r\n"),
+        "/1 . /2 . * ."
+    );
+    assert_eq!(
+        targets(b"POST /1 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\n\r\n"),
+        "/1 . /2 ."
+    );
     let chunked = b"POST /1 HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n\
         3;a=b\r\nabc\r\n0A \r\n0123456789\r\n0\r\nX: y\r\n\r\nGET http://h/2 HTTP/1.1\r\n\r\n";
     assert_eq!(targets(chunked), "/1 . http://h/2 .");
@@ -125,7 +131,8 @@ fn a_head_has_a_limit() {
 #[test]
 fn responses_end_by_their_framing() {
     let ok = "HTTP/1.1 200 OK\r\n";
-    let two = |first: &str| statuses(Asked::Other, format!("{first}{ok}Content-Length: 0\r\n\r\n").as_bytes());
+    let two =
+        |first: &str| statuses(Asked::Other, format!("{first}{ok}Content-Length: 0\r\n\r\n").as_bytes());
     assert_eq!(two("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"), "204 . 200 .");
     assert_eq!(two("HTTP/1.1 304\r\n\r\n"), "304 . 200 .");
     assert_eq!(two("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n"), "100 103 200 .");
@@ -159,17 +166,35 @@ fn holes_are_skipped_where_a_length_is_known() {
     assert_eq!(events.last(), Some(&Event::Ended));
     // The line end after a chunk's data says nothing; a chunk's size does.
     let head = b"POST /1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\na\r\nabc";
-    let events = run(&mut parser, (), &[Piece::Bytes(head), Piece::Hole(8), Piece::Hole(1), Piece::Bytes(b"0\r\n\r\n")]);
+    let events = run(
+        &mut parser,
+        (),
+        &[Piece::Bytes(head), Piece::Hole(8), Piece::Hole(1), Piece::Bytes(b"0\r\n\r\n")],
+    );
     assert_eq!(events.last(), Some(&Event::Ended));
     let events = run(&mut parser, (), &[Piece::Bytes(head), Piece::Hole(10)]);
     assert_eq!(events.last(), Some(&Event::Failed(Fault::Gap)));
 }
 
 #[test]
+fn a_status_is_told_without_its_headers() {
+    let run = |bytes: &[u8]| {
+        run(&mut Parser::<Response>::from_start(), Asked::Other, &[Piece::Bytes(bytes), Piece::Hole(9)])
+    };
+    let head = Event::Head(ResponseHead { status: 500, last: false });
+    assert_eq!(run(b"HTTP/1.1 500 Oh\r\nX: "), [Event::Began, head, Event::Failed(Fault::Gap)]);
+    assert_eq!(run(b"HTTP/1.1 500 Oh"), [Event::Began, Event::Failed(Fault::Gap)]);
+    assert_eq!(run(b"HTTP/1.1 100 Go\r\n"), [Event::Began, Event::Failed(Fault::Gap)]);
+}
+
+#[test]
 fn a_lost_parser_goes_on_only_at_the_start_of_an_op() {
     let request = b"GET /1 HTTP/1.1\r\n\r\n";
     let mut parser = Parser::<Request>::from_start();
-    assert_eq!(run(&mut parser, (), &[Piece::Bytes(b"GET "), Piece::Hole(1)]).last(), Some(&Event::Failed(Fault::Gap)));
+    assert_eq!(
+        run(&mut parser, (), &[Piece::Bytes(b"GET "), Piece::Hole(1)]).last(),
+        Some(&Event::Failed(Fault::Gap))
+    );
     assert_eq!(run(&mut parser, (), &[Piece::Hole(2), Piece::Bytes(request)]), []);
     assert_eq!(run(&mut parser, (), &[Piece::Bytes(b"\r\n"), Piece::Bytes(request)]), []);
     assert_eq!(run(&mut parser, (), &[Piece::Bytes(b"GET /1 HT")]), []);
