@@ -1,4 +1,5 @@
 //! Reports to a real OAP, which is then asked what it understood.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "this is how a test fails")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,6 +15,8 @@ use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -74,6 +76,7 @@ pub struct Server {
     rest: u16,
     agent: Agent,
     token: Option<String>,
+    log: PathBuf,
 }
 
 /// What a metric is about.
@@ -136,7 +139,7 @@ impl Server {
         loop {
             let health = agent.get(format!("http://127.0.0.1:{rest}/healthcheck")).call();
             if health.is_ok_and(|answer| answer.status() == 200) {
-                return Self { java, grpc, rest, agent, token: token.map(str::to_owned) };
+                return Self { java, grpc, rest, agent, token: token.map(str::to_owned), log };
             }
             if java.try_wait().is_ok_and(|ended| ended.is_some()) || Instant::now() > until {
                 let _killed = java.kill();
@@ -261,6 +264,9 @@ impl Drop for Server {
         // All it has is in its memory, so nothing is gained by asking politely.
         let _killed = self.java.kill();
         let _ended = self.java.wait();
+        if !thread::panicking() {
+            let _gone = fs::remove_file(&self.log);
+        }
     }
 }
 
@@ -352,6 +358,9 @@ fn java() -> PathBuf {
 
 /// The folder of jars; fetches them if it is not there or was made from another `pom.xml`.
 fn jars(home: &Path) -> PathBuf {
+    /// One thread fetches, the others wait.
+    static FETCH: Mutex<()> = Mutex::new(());
+    let _turn = FETCH.lock().unwrap_or_else(PoisonError::into_inner);
     let jars = home.join("jars");
     let pom = fs::read(folder().join("pom.xml")).expect("tests/oap/pom.xml is there");
     if fs::read(jars.join("pom.xml")).is_ok_and(|of_jars| of_jars == pom) {
@@ -366,7 +375,7 @@ fn jars(home: &Path) -> PathBuf {
         .expect("mvn can be started: install Maven, or name a folder of jars in SW_OBSERVE_OAP_HOME");
     assert!(status.success(), "mvn could not fetch the jars of the OAP");
     fs::write(part.join("pom.xml"), pom).expect("the folder of jars can be written");
-    // Another test may have been quicker; its folder is as good as ours. A stale one goes.
+    // Another process may have been quicker; its folder is as good as ours. A stale one goes.
     let _gone = fs::remove_dir_all(&jars);
     if fs::rename(&part, &jars).is_err() {
         let _gone = fs::remove_dir_all(&part);
