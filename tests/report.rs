@@ -1,4 +1,5 @@
 //! The reporter against a collector: what arrives, and what happens when things go wrong.
+#![expect(clippy::expect_used, reason = "this is how a test fails")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -281,6 +281,25 @@ mod tests {
         assert!(matches!(Target::new(&settings), Err(SettingsError::Authentication)));
     }
 
+    #[tokio::test]
+    async fn a_closed_port_is_called_by_its_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        drop(listener);
+        let target = Target::new(&Settings::new(address)).expect("good settings");
+        let cause = target.connect().await.err().expect("nobody listens");
+        assert_eq!(cause, "Connection refused (os error 111)");
+    }
+
+    #[tokio::test]
+    async fn tls_can_be_set_up() {
+        let settings = Settings { tls: true, ..Settings::new("oap:11800") };
+        assert!(!matches!(
+            Target::new(&settings),
+            Err(SettingsError::Endpoint(_) | SettingsError::Authentication)
+        ));
+    }
+
     #[test]
     fn waits_double_up_to_the_longest() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));

@@ -79,8 +79,8 @@ impl Roster {
         })
     }
 
-    /// `beat` has been answered; plans the next.
-    pub(super) fn answered(&mut self, beat: &Beat, now: Instant) {
+    /// `beat` has been answered; plans the next. Who was not `taken` at registration is registered anew then.
+    pub(super) fn answered(&mut self, beat: &Beat, taken: bool, now: Instant) {
         let Some(live) = self.live.get_mut(&beat.process) else { return };
         if live.beats == 0 {
             live.due = now + self.heartbeat.mul_f64(phase(self.registrations));
@@ -88,7 +88,9 @@ impl Roster {
         } else {
             live.due = now + self.heartbeat;
         }
-        live.beats = live.beats.saturating_add(1);
+        if taken || live.beats > 0 {
+            live.beats = live.beats.saturating_add(1);
+        }
     }
 
     /// When the next heartbeat is due.
@@ -141,7 +143,7 @@ mod tests {
             if due.properties.is_some() {
                 complete.push(now.duration_since(start).as_secs());
             }
-            roster.answered(&due, now);
+            roster.answered(&due, true, now);
             assert!(roster.due(now, false).is_none());
         }
         assert_eq!(complete, [0, 270, 570]);
@@ -172,7 +174,7 @@ mod tests {
         let mut roster = Roster::new(PERIOD, 10);
         roster.apply((0..100).map(|pid| Change::Hello(instance(pid))).collect(), start);
         while let Some(beat) = roster.due(start, false) {
-            roster.answered(&beat, start);
+            roster.answered(&beat, true, start);
         }
         let second = |at: u64| {
             let of = |live: &&Live| live.due.duration_since(start).as_secs() == at;
@@ -182,12 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn who_could_not_be_registered_is_tried_again_a_period_later() {
+        let now = Instant::now();
+        let mut roster = Roster::new(PERIOD, 10);
+        roster.apply(vec![Change::Hello(instance(2))], now);
+        let beat = roster.due(now, false).expect("new");
+        roster.answered(&beat, false, now);
+        assert!(roster.due(now, false).is_none());
+        assert!(roster.due(now + PERIOD, false).expect("again").properties.is_some());
+    }
+
+    #[test]
     fn after_a_reconnect_everybody_registers() {
         let now = Instant::now();
         let mut roster = Roster::new(PERIOD, 10);
         roster.apply(vec![Change::Hello(instance(2))], now);
         let beat = roster.due(now, false).expect("new");
-        roster.answered(&beat, now);
+        roster.answered(&beat, true, now);
         assert!(roster.due(now, true).is_none());
         roster.register_all(now);
         assert!(roster.due(now, true).expect("to be registered").properties.is_some());

@@ -81,10 +81,15 @@ impl Oap {
     /// meter batches were left; they are counted as `SendFailed`.
     pub async fn stop(mut self, limit: Duration) -> u64 {
         self.queue.stop();
-        if timeout(limit, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
+        let _in_time = timeout(limit, &mut self.task).await.is_ok();
+        self.task.abort();
         self.queue.give_up()
+    }
+}
+
+impl Drop for Oap {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -155,18 +160,15 @@ impl Reporter {
         for _ in 0..TURN {
             let Some(beat) = self.roster.due(Instant::now(), self.queue.stopping()) else { break };
             let result = management::send(link, &beat).await;
+            let taken = result.is_ok();
             self.judge("the heartbeat of an instance", result)?;
-            self.roster.answered(&beat, Instant::now());
+            self.roster.answered(&beat, taken, Instant::now());
         }
         let segments = self.queue.take_segments();
         if !segments.is_empty() {
             let result = trace::send(link, &segments).await;
-            match &result {
-                Ok(()) => self.queue.sent(),
-                Err(Failure::Rejected(_) | Failure::TimedOut(_)) => self.queue.lose(),
-                Err(Failure::Lost(_) | Failure::Refused(_) | Failure::Busy) => {
-                    self.queue.put_back_segments(segments);
-                }
+            if self.is_to_be_tried_again(&result) {
+                self.queue.put_back_segments(segments);
             }
             self.judge("segments", result)?;
         }
@@ -183,6 +185,16 @@ impl Reporter {
             self.judge("the meters of an instance", result)?;
         }
         Ok(())
+    }
+
+    /// Strikes what was taken from the queue off, unless it is to go back.
+    fn is_to_be_tried_again(&self, result: &Result<(), Failure>) -> bool {
+        match result {
+            Ok(()) => self.queue.sent(),
+            Err(Failure::Rejected(_) | Failure::TimedOut(_)) => self.queue.lose(),
+            Err(Failure::Lost(_) | Failure::Refused(_) | Failure::Busy) => return true,
+        }
+        false
     }
 
     /// Notes how a call went; what is wrong with one message only is no failure of the rest.

@@ -66,8 +66,14 @@ impl Queue {
     pub(super) fn push(&self, report: Report) {
         let mut state = self.lock();
         let (wake, lost) = match report {
-            Report::Hello(instance) => (state.change(Change::Hello(instance)), 0),
-            Report::Bye(instance) => (state.change(Change::Bye(instance)), 0),
+            Report::Hello(instance) => {
+                state.changes.push(Change::Hello(instance));
+                (true, 0)
+            }
+            Report::Bye(instance) => {
+                state.changes.push(Change::Bye(instance));
+                (true, 0)
+            }
             Report::Meters(batch) => (true, state.meters.push(batch)),
             Report::Segment(segment) => {
                 let lost = state.segments.push(segment);
@@ -181,13 +187,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn change(&mut self, change: Change) -> bool {
-        self.changes.push(change);
-        true
     }
 }
 
