@@ -26,6 +26,7 @@ use crate::identity::gunicorn::Model;
 use crate::meter::Meters;
 use crate::stats::Drops;
 use crate::stats::Reason;
+use crate::trace::Segment;
 use crate::trace::segment::Segments;
 use input::Input;
 use input::Origin;
@@ -172,13 +173,12 @@ impl Pipeline {
         }
     }
 
-    fn segment(&mut self, exchange: &Exchange) -> Option<crate::trace::Segment> {
+    fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
         let Some(instance) = self.model.instance(exchange.pid, &mut self.changes) else {
             self.findings.drops.count(Reason::UnknownProcess);
             return None;
         };
-        let (service, name) = (instance.service.clone(), instance.name.clone());
-        self.segments.segment(exchange, service, name, self.wall, &mut self.findings.drops)
+        self.segments.segment(exchange, instance, self.wall, &mut self.findings.drops)
     }
 
     fn announce(&mut self, outputs: &mut Vec<Output>) {

@@ -41,18 +41,58 @@ impl<W: Write> Printer<W> {
         Self { out, format }
     }
 
-    /// Writes one report and flushes.
+    /// Writes one report.
     ///
     /// # Errors
     /// Those of `W`; a reader that went away is [`io::ErrorKind::BrokenPipe`].
     pub fn print(&mut self, report: &Report) -> io::Result<()> {
-        let mut text = match self.format {
-            Format::Text { colour } => lines(report, Paint { colour }),
-            Format::Json => serde_json::to_string(&json(report))?,
-        };
-        text.push('\n');
-        self.out.write_all(text.as_bytes())?;
+        match self.format {
+            Format::Text { colour } => self.line(&lines(report, Paint { colour })),
+            Format::Json => self.json(&json(report)),
+        }
+    }
+
+    /// Says that probes are attached and everything that runs was found; `variants` are probe and variant.
+    ///
+    /// # Errors
+    /// As for [`Printer::print`].
+    pub fn ready(&mut self, variants: &[(&str, &str)]) -> io::Result<()> {
+        match self.format {
+            Format::Text { .. } => Ok(()), // the log says it
+            Format::Json => self.json(&Json::Ready { variants }),
+        }
+    }
+
+    /// Says what was lost, by reason.
+    ///
+    /// # Errors
+    /// As for [`Printer::print`].
+    pub fn stats(&mut self, drops: &[(&str, u64)]) -> io::Result<()> {
+        match self.format {
+            Format::Text { .. } if drops.is_empty() => Ok(()),
+            Format::Text { .. } => {
+                let said: Vec<_> = drops.iter().map(|(reason, n)| format!("{reason}={n}")).collect();
+                self.line(&format!("lost: {}", said.join(" ")))
+            }
+            Format::Json => self.json(&Json::Stats { drops }),
+        }
+    }
+
+    /// Writes what `W` has buffered.
+    ///
+    /// # Errors
+    /// As for [`Printer::print`].
+    pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    fn json(&mut self, json: &Json<'_>) -> io::Result<()> {
+        self.line(&serde_json::to_string(json)?)
+    }
+
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.write_all(b"\n")
     }
 }
 
@@ -163,12 +203,20 @@ fn kind(kind: SpanKind) -> &'static str {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Json<'a> {
+    Ready {
+        #[serde(serialize_with = "map")]
+        variants: &'a [(&'a str, &'a str)],
+    },
+    Stats {
+        #[serde(serialize_with = "map")]
+        drops: &'a [(&'a str, u64)],
+    },
     Instance {
         service: &'a str,
         instance: &'a str,
         role: &'a str,
         pid: u32,
-        #[serde(serialize_with = "property_map")]
+        #[serde(serialize_with = "map")]
         properties: &'a [(String, String)],
     },
     Gone {
@@ -280,8 +328,9 @@ fn json_reference(reference: &Reference) -> JsonReference<'_> {
     }
 }
 
-fn property_map<S: Serializer>(properties: &&[(String, String)], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(properties.iter().map(|(key, value)| (key, value)))
+/// A list of pairs as an object, in the list's order.
+fn map<K: Serialize, V: Serialize, S: Serializer>(pairs: &&[(K, V)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(pairs.iter().map(|(key, value)| (key, value)))
 }
 
 fn meter_map<S: Serializer>(meters: &&[Meter], to: S) -> Result<S::Ok, S::Error> {
