@@ -62,6 +62,9 @@ impl Model {
 
     /// A process forked a child; `worker` tells that it made a slot for it.
     pub fn forked(&mut self, parent: ProcessKey, child: ProcessKey, inner: u32, worker: bool, changes: &mut Vec<Change>) {
+        if self.processes.get(&child.pid).is_some_and(|known| known.key == child) {
+            return; // the scan came before this record
+        }
         self.leave(child.pid, changes);
         if worker {
             self.slotted(parent, changes);

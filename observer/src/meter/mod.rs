@@ -58,8 +58,8 @@ impl Meters {
         true
     }
 
-    /// Meters of every instance that has a sample. Processor use is that since the sample before; an instance's
-    /// first one counts from its process's start.
+    /// Meters of every instance that has a sample. Processor use is that since the sample before: 0 the first time,
+    /// as the agent's.
     pub fn sampled<'a>(
         &mut self,
         samples: &Samples,
