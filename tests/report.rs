@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use harness::collector::Collector;
 use harness::collector::Manners;
+use harness::collector::Received;
 use harness::sample;
 use observer::report::Oap;
 use observer::report::Report;
@@ -308,4 +309,24 @@ async fn a_silent_collector_is_left_and_a_batch_is_not_sent_twice() {
     oap.send(Report::Meters(sample::meters(&worker, 6000)));
     collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
     assert_eq!(oap.stop(SOON).await, 0);
+}
+
+#[tokio::test]
+async fn a_node_full_of_workers_registers_in_seconds() {
+    let collector = Collector::start();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let asked = Instant::now();
+    for pid in 0..1000 {
+        oap.send(Report::Hello(sample::worker("demo", pid)));
+    }
+    let worker = sample::worker("demo", 9);
+    for n in 0..10_000 {
+        oap.send(Report::Segment(sample::segment(&worker, &n.to_string(), 1000)));
+    }
+    let all = |received: &Received| received.pings.len() == 1000 && received.segments().count() == 10_000;
+    let limit = Duration::from_secs(30);
+    collector.wait("thousand registrations and all segments", limit, all).await;
+    println!("1000 registrations and 10000 segments in {:.1?}", asked.elapsed());
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
 }

@@ -53,6 +53,22 @@ impl Received {
     pub fn segments(&self) -> impl Iterator<Item = &SegmentObject> {
         self.segment_streams.iter().flatten()
     }
+
+    /// Everything if it is little, else how much of what.
+    fn summary(&self) -> String {
+        if self.calls.len() <= 20 {
+            return format!("{self:#?}");
+        }
+        format!(
+            "{} properties, {} pings, {} segments in {} streams, {} meter streams, {} calls",
+            self.properties.len(),
+            self.pings.len(),
+            self.segments().count(),
+            self.segment_streams.len(),
+            self.meter_streams.len(),
+            self.calls.len()
+        )
+    }
 }
 
 /// How the collector behaves.
@@ -152,12 +168,14 @@ impl Collector {
     pub async fn wait(&self, what: &str, limit: Duration, done: impl Fn(&Received) -> bool) -> Received {
         let until = Instant::now() + limit;
         loop {
-            let received = self.received();
-            if done(&received) {
-                return received;
-            }
-            if Instant::now() >= until {
-                panic!("no {what} within {limit:?}; received: {received:#?}");
+            {
+                let book = lock(&self.book);
+                if done(&book.received) {
+                    return book.received.clone();
+                }
+                if Instant::now() >= until {
+                    panic!("no {what} within {limit:?}; received: {}", book.received.summary());
+                }
             }
             sleep(Duration::from_millis(10)).await;
         }

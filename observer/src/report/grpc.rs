@@ -179,6 +179,8 @@ impl From<Status> for Failure {
             Self::Busy
         } else if code == Code::Unavailable || status.source().is_some() {
             Self::Lost(causes(&status))
+        } else if code == Code::Unimplemented {
+            Self::Rejected("Unimplemented: name OAP's gRPC port for agents (11800), not another".to_owned())
         } else {
             Self::Rejected(format!("{code:?}: {}", status.message()))
         }

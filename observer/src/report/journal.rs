@@ -101,9 +101,7 @@ impl Journal {
         let now = Instant::now();
         if self.rejected_at.is_none_or(|at| now.duration_since(at) >= REPEAT) {
             let (endpoint, n) = (&self.endpoint, self.rejected);
-            warn!(
-                "OAP {endpoint} rejected {what} ({n} since last said): {cause}; is this the gRPC port of an OAP (11800)?"
-            );
+            warn!("OAP {endpoint} rejected {what}: {cause} ({n} such since last said)");
             self.rejected = 0;
             self.rejected_at = Some(now);
         }
