@@ -26,6 +26,7 @@ use crate::shell;
 use crate::shell::Failure;
 use crate::shell::Outcome;
 use crate::shell::While;
+use crate::toolchain;
 use crate::workspace;
 
 /// What to show, and for how long.
@@ -40,6 +41,9 @@ pub struct Options {
     /// Go on until Ctrl-C
     #[arg(long, conflicts_with = "seconds")]
     keep: bool,
+    /// The observer to run, instead of one built now
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
 }
 
 /// Between two requests.
@@ -56,12 +60,13 @@ pub fn command(options: &Options) -> Outcome {
         .map_err(|error| Failure::new(format!("cannot watch for Ctrl-C: {error}")))?;
     let go_on = || !interrupted.load(Ordering::Relaxed);
 
-    setup::ensure(&[Part::Python])?;
+    setup::programs(&[Part::Python])?;
     let folder = workspace::cache().join("demo");
     let python = environment(&folder)?;
-    shell::say("building sw-observe (release)");
-    shell::run(&mut shell::cargo(["build", "--quiet", "--release", "-p", "observer"]))?;
-    let observer = workspace::build().join("release/sw-observe");
+    let observer = match &options.binary {
+        Some(binary) => fs::canonicalize(binary).doing(format!("find {}", binary.display()))?,
+        None => build()?,
+    };
     if !shell::is_root() {
         shell::say(
             "sw-observe loads probes into the kernel: sudo asks for your password, for this one program",
@@ -135,6 +140,13 @@ pub fn command(options: &Options) -> Outcome {
         shell::say("the same in SkyWalking's UI: cargo xtask demo --oap HOST:11800");
     }
     Ok(())
+}
+
+fn build() -> Outcome<PathBuf> {
+    toolchain::ensure()?;
+    shell::say("building sw-observe (release)");
+    shell::run(&mut shell::cargo(["build", "--quiet", "--release", "-p", "observer"]))?;
+    Ok(workspace::build().join("release/sw-observe"))
 }
 
 /// A virtual environment with what the services need; made anew when the list changes.

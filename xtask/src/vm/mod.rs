@@ -105,7 +105,7 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
             scope.spawn(|| {
                 while let Some((version, image)) = taken(&left) {
                     let begin = Instant::now();
-                    let lines = image.and_then(|image| machine::boot(&version, &image, &guest));
+                    let lines = image.map(|image| machine::boot(&version, &image, &guest));
                     let verdict = Verdict::new(&version, &cases, lines);
                     shell::say(format!("kernel {version} took {} s", begin.elapsed().as_secs()));
                     verdict.print();
