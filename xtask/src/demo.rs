@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use crate::observer;
 use crate::service::Service;
 use crate::setup;
 use crate::setup::Part;
@@ -26,7 +27,6 @@ use crate::shell;
 use crate::shell::Failure;
 use crate::shell::Outcome;
 use crate::shell::While;
-use crate::toolchain;
 use crate::workspace;
 
 /// What to show, and for how long.
@@ -60,12 +60,14 @@ pub fn command(options: &Options) -> Outcome {
         .map_err(|error| Failure::new(format!("cannot watch for Ctrl-C: {error}")))?;
     let go_on = || !interrupted.load(Ordering::Relaxed);
 
+    // Said now, not after minutes of building.
+    shell::as_root("sw-observe")?;
     setup::programs(&[Part::Python])?;
     let folder = workspace::cache().join("demo");
     let python = environment(&folder)?;
     let observer = match &options.binary {
         Some(binary) => fs::canonicalize(binary).doing(format!("find {}", binary.display()))?,
-        None => build()?,
+        None => observer::release()?,
     };
     if !shell::is_root() {
         shell::say(
@@ -140,13 +142,6 @@ pub fn command(options: &Options) -> Outcome {
         shell::say("the same in SkyWalking's UI: cargo xtask demo --oap HOST:11800");
     }
     Ok(())
-}
-
-fn build() -> Outcome<PathBuf> {
-    toolchain::ensure()?;
-    shell::say("building sw-observe (release)");
-    shell::run(&mut shell::cargo(["build", "--quiet", "--release", "-p", "observer"]))?;
-    Ok(workspace::build().join("release/sw-observe"))
 }
 
 /// A virtual environment with what the services need; made anew when the list changes.
