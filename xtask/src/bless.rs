@@ -2,10 +2,10 @@
 
 use clap::Args;
 
+use crate::observer;
 use crate::shell::Outcome;
 use crate::tally::Tally;
 use crate::test;
-use crate::toolchain;
 use crate::vm;
 
 /// Parts to leave out.
@@ -18,9 +18,12 @@ pub struct Options {
 
 /// The command.
 pub fn command(options: &Options) -> Outcome {
-    toolchain::ensure()?;
+    observer::for_tests()?;
     let mut tally = Tally::default();
-    tally.tests("tests", test::test(&["--workspace"]).env("SW_OBSERVE_BLESS", "1"));
+    tally.tests(
+        "tests",
+        test::test(&["--workspace", "--features", "tests/built"]).env("SW_OBSERVE_BLESS", "1"),
+    );
     if !options.no_vm {
         let result = vm::counted(&vm::Options::blessing(), &mut tally);
         tally.step("kernel matrix", result);

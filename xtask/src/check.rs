@@ -17,10 +17,14 @@ const LINTS: [(&str, &[&str]); 3] = [
 ];
 
 /// Features that tests hide behind, so that the lints see those tests too.
-const FEATURES: &str = "tests/privileged,tests/oap,proto/codegen";
+const FEATURES: &str = "tests/built,tests/privileged,tests/oap,proto/codegen";
+
+/// Parts of the toolchain that a minimal installation lacks: the cargo command, and rustup's name for it.
+const COMPONENTS: [(&str, &str); 2] = [("fmt", "rustfmt"), ("clippy", "clippy")];
 
 /// The command.
 pub fn command() -> Outcome {
+    components()?;
     for (name, mut lint) in lints() {
         shell::say(name);
         shell::run(&mut lint)?;
@@ -30,10 +34,21 @@ pub fn command() -> Outcome {
 
 /// Runs every lint; a failing one counts as a failed test.
 pub fn counted(tally: &mut Tally) {
+    tally.step("lint tools", components());
     for (name, mut lint) in lints() {
         shell::say(name);
         tally.step(name, shell::run(&mut lint));
     }
+}
+
+fn components() -> Outcome {
+    for (subcommand, component) in COMPONENTS {
+        if shell::output(&mut shell::cargo([subcommand, "--version"])).is_err() {
+            shell::say(format!("rustup component add {component}"));
+            shell::output(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
+    Ok(())
 }
 
 fn lints() -> impl Iterator<Item = (&'static str, Command)> {

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use crate::observer;
 use crate::service::Service;
 use crate::setup;
 use crate::setup::Part;
@@ -40,6 +41,9 @@ pub struct Options {
     /// Go on until Ctrl-C
     #[arg(long, conflicts_with = "seconds")]
     keep: bool,
+    /// The observer to run, instead of one built now
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
 }
 
 /// Between two requests.
@@ -56,12 +60,15 @@ pub fn command(options: &Options) -> Outcome {
         .map_err(|error| Failure::new(format!("cannot watch for Ctrl-C: {error}")))?;
     let go_on = || !interrupted.load(Ordering::Relaxed);
 
-    setup::ensure(&[Part::Python])?;
+    // Said now, not after minutes of building.
+    shell::as_root("sw-observe")?;
+    setup::programs(&[Part::Python])?;
     let folder = workspace::cache().join("demo");
     let python = environment(&folder)?;
-    shell::say("building sw-observe (release)");
-    shell::run(&mut shell::cargo(["build", "--quiet", "--release", "-p", "observer"]))?;
-    let observer = workspace::build().join("release/sw-observe");
+    let observer = match &options.binary {
+        Some(binary) => fs::canonicalize(binary).doing(format!("find {}", binary.display()))?,
+        None => observer::release()?,
+    };
     if !shell::is_root() {
         shell::say(
             "sw-observe loads probes into the kernel: sudo asks for your password, for this one program",

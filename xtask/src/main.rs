@@ -5,6 +5,7 @@ mod apt;
 mod bless;
 mod check;
 mod demo;
+mod observer;
 mod proto;
 mod service;
 mod setup;

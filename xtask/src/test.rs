@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::check;
+use crate::observer;
 use crate::setup;
 use crate::setup::Part;
 use crate::shell;
@@ -45,8 +46,8 @@ pub fn command(options: &Options) -> Outcome {
     phase.run("lints", || check::counted(&mut tally));
     phase.run("tests that need nothing", || {
         // The tests of the whole start the program by its path.
-        tally.step("build", shell::run(&mut shell::cargo(["build", "-p", "observer"])));
-        tally.tests("tests", &mut test(&["--workspace"]));
+        tally.step("build", observer::for_tests().map(drop));
+        tally.tests("tests", &mut test(&["--workspace", "--features", "tests/built"]));
         tally.tests("protocol", &mut test(&["-p", "proto", "--features", "codegen"]));
         python(&mut tally);
     });

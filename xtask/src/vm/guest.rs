@@ -173,7 +173,9 @@ fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {
 
 fn skipped(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    SKIPPED.contains(&&*name) || name.starts_with("config-") || name.ends_with(".a")
+    SKIPPED.contains(&&*name)
+        || ["config-", "_tkinter", "_test"].iter().any(|start| name.starts_with(start))
+        || name.ends_with(".a")
 }
 
 /// A folder that becomes the guest's root.

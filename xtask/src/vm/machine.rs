@@ -38,22 +38,23 @@ const PANICS: [&str; 3] = ["Kernel panic", "BUG: ", "Unable to handle kernel"];
 /// Whether KVM works here, once a machine has tried.
 static KVM: OnceLock<bool> = OnceLock::new();
 
-/// Boots, and returns the driver's lines (those that start with `@`, without it).
-///
-/// # Errors
-/// The machine does not start, stops early, panics or hangs; the end of its console is shown.
-pub fn boot(version: &str, image: &Path, guest: &Guest) -> Outcome<Vec<String>> {
+/// Boots, and returns the driver's results (without their `@`), anything else as a `note`, and as `trouble` why the
+/// machine did not start, stopped early or hung.
+pub fn boot(version: &str, image: &Path, guest: &Guest) -> Vec<String> {
     let possible = File::options().read(true).write(true).open("/dev/kvm").is_ok();
     if possible && *KVM.get().unwrap_or(&true) {
         let attempt = attempt(version, image, guest, true);
-        let up = attempt.lines.iter().any(|line| line.starts_with("up "));
-        let works = *KVM.get_or_init(|| up);
-        if works {
+        if *KVM.get_or_init(|| is_up(&attempt.lines)) {
             return attempt.finish();
         }
         shell::say(format!("kernel {version}: KVM is there and does not work; emulating"));
     }
     attempt(version, image, guest, false).finish()
+}
+
+/// Whether the driver has started.
+fn is_up(lines: &[String]) -> bool {
+    lines.iter().any(|line| line.starts_with("up "))
 }
 
 /// What came of one boot: the lines, and why it ended before the driver did, if so.
@@ -63,13 +64,10 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn finish(self) -> Outcome<Vec<String>> {
-        // What was said before the trouble holds; the cases that are missing then count as failed.
-        match self.trouble {
-            Some(trouble) if self.lines.is_empty() => Err(trouble),
-            Some(trouble) => Ok(self.lines.into_iter().chain([format!("trouble {trouble}")]).collect()),
-            None => Ok(self.lines),
-        }
+    /// What was said before the trouble holds; the cases that are missing then count as failed.
+    fn finish(mut self) -> Vec<String> {
+        self.lines.extend(self.trouble.map(|trouble| format!("trouble {trouble}")));
+        self.lines
     }
 }
 
@@ -89,21 +87,17 @@ fn converse(version: &str, image: &Path, guest: &Guest, kvm: bool, lines: &mut V
     let begin = Instant::now();
     let boot_limit = if kvm { KVM_BOOT_LIMIT } else { BOOT_LIMIT };
     loop {
-        let patience = if lines.is_empty() { boot_limit } else { SILENCE_LIMIT };
-        let wait = if lines.is_empty() { patience.saturating_sub(begin.elapsed()) } else { patience };
+        let (patience, wait) = if is_up(lines) {
+            (SILENCE_LIMIT, SILENCE_LIMIT)
+        } else {
+            (boot_limit, boot_limit.saturating_sub(begin.elapsed()))
+        };
         match said.recv_timeout(wait) {
-            Ok(line) => {
-                let Some(result) = line.strip_prefix("@ ") else {
-                    if !lines.is_empty() {
-                        lines.push(format!("note guest {line}"));
-                    }
-                    continue;
-                };
-                if result == "end" {
-                    return Ok(());
-                }
-                lines.push(result.to_owned());
-            }
+            Ok(line) => match line.strip_prefix("@ ") {
+                Some("end") => return Ok(()),
+                Some(result) => lines.push(result.to_owned()),
+                None => lines.push(format!("note guest {line}")),
+            },
             Err(RecvTimeoutError::Timeout) => {
                 return Err(trouble(&console, &format!("silent for {} s", patience.as_secs())));
             }
@@ -119,8 +113,11 @@ fn trouble(console: &Path, what: &str) -> Failure {
     let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    let panic = lines.iter().find(|line| PANICS.iter().any(|mark| line.contains(mark)));
-    let why = panic.or(lines.last()).copied().unwrap_or("its console is empty");
+    let panic = lines.iter().position(|line| PANICS.iter().any(|mark| line.contains(mark)));
+    // What led to it stands just before.
+    let end = panic.map_or(lines.len(), |at| at.saturating_add(1));
+    let why: Vec<&str> = lines.into_iter().take(end).skip(end.saturating_sub(3)).collect();
+    let why = if why.is_empty() { "empty".to_owned() } else { why.join(" / ") };
     Failure::new(format!("{what}; console ({}): {why}", console.display()))
 }
 

@@ -12,14 +12,12 @@ use std::time::Instant;
 
 use clap::Args;
 
+use crate::observer;
 use crate::setup;
 use crate::setup::Part;
 use crate::shell;
-use crate::shell::Failure;
 use crate::shell::Outcome;
 use crate::tally::Tally;
-use crate::toolchain;
-use crate::workspace;
 
 use guest::Guest;
 use verdict::Verdict;
@@ -92,7 +90,7 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
     setup::programs(&[Part::Vm])?;
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
-        None => build()?,
+        None => observer::for_tests()?,
     };
     let cases = options.cases();
     let guest = Guest::prepare(&binary, &cases)?;
@@ -105,7 +103,7 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
             scope.spawn(|| {
                 while let Some((version, image)) = taken(&left) {
                     let begin = Instant::now();
-                    let lines = image.and_then(|image| machine::boot(&version, &image, &guest));
+                    let lines = image.map(|image| machine::boot(&version, &image, &guest));
                     let verdict = Verdict::new(&version, &cases, lines);
                     shell::say(format!("kernel {version} took {} s", begin.elapsed().as_secs()));
                     verdict.print();
@@ -125,16 +123,4 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
 
 fn taken<T>(list: &Mutex<Vec<T>>) -> Option<T> {
     list.lock().ok()?.pop()
-}
-
-/// Builds the observer as the tests on the host do, so that one build serves both.
-fn build() -> Outcome<PathBuf> {
-    toolchain::ensure()?;
-    shell::say("building sw-observe");
-    shell::run(&mut shell::cargo(["build", "--quiet", "-p", "observer"]))?;
-    let binary = workspace::build().join("debug/sw-observe");
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    Err(Failure::new(format!("cargo built no {}: name the file with --binary", binary.display())))
 }
