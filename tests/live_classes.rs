@@ -60,7 +60,7 @@ fn run(name: &str, launch: &Launch, first: First) {
     observer.wait_instances(&workers);
     let mut sent = send_all(gunicorn.address(), Mode::KeepAlive, 4, mixed(REQUESTS));
     sent.extend(send_all(gunicorn.address(), Mode::New, 4, mixed(REQUESTS)));
-    observer.wait_segments(&stage.service, sent.len());
+    observer.wait_requests(&stage, &sent);
     gunicorn.stop();
     let all = [vec![gunicorn.master()], workers.clone()].concat();
     observer.wait_gone(&all);

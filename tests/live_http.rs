@@ -38,7 +38,7 @@ fn one(name: &str, launch: &Launch, losses: &[&str], traffic: impl Fn(&Gunicorn)
     let gunicorn = Gunicorn::start(&stage, launch);
     observer.wait_instances(&gunicorn.workers());
     let sent = traffic(&gunicorn);
-    observer.wait_segments(&stage.service, sent.len());
+    observer.wait_requests(&stage, &sent);
     let report = observer.stop();
     Expectation::new(&stage, &gunicorn, &sent).losing(losses).check(&report);
     report
@@ -233,7 +233,7 @@ fn garbage_and_then_a_request() {
             connection.drain();
             sent.push(client.send(&Request::get("plain")));
         }
-        observer.wait_segments(&stage.service, sent.len());
+        observer.wait_requests(&stage, &sent);
         let report = observer.stop();
         // A server answers some of it with 400: at most one segment each may say so.
         let maybe = ["/plain/x", "/", "*", ""].map(|path| Sent { path: path.into(), ..sent[0].clone() });
@@ -256,7 +256,7 @@ fn sw8_is_honoured_and_a_broken_one_suppresses() {
     let suppressed = keep(&gunicorn, &broken.map(get));
     assert!(suppressed.iter().all(|sent| sent.status == Some(200)), "{suppressed:?}");
     let sent = [linked.clone(), keep(&gunicorn, &[Request::get("plain")])].concat();
-    observer.wait_segments(&stage.service, sent.len());
+    observer.wait_requests(&stage, &sent);
     let report = observer.stop();
     Expectation::new(&stage, &gunicorn, &sent).losing(&["bad_sw8"]).check(&report);
     assert_eq!(report.drops().get("bad_sw8"), Some(&4), "{:?}", report.drops());

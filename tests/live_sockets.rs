@@ -22,7 +22,7 @@ fn run(name: &str, launch: &Launch, losses: &[&str], traffic: impl FnOnce(&Gunic
     let gunicorn = Gunicorn::start(&stage, launch);
     observer.wait_instances(&gunicorn.workers());
     let sent = traffic(&gunicorn);
-    observer.wait_segments(&stage.service, sent.len());
+    observer.wait_requests(&stage, &sent);
     Expectation::new(&stage, &gunicorn, &sent).losing(losses).check(&observer.stop());
 }
 

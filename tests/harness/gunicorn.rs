@@ -34,6 +34,8 @@ pub struct Launch {
     pub workers: usize,
     /// Listens on a Unix socket instead of a loopback port.
     pub unix: bool,
+    /// Keeps an access log and counts of requests.
+    pub counts: bool,
     /// More arguments.
     pub args: Vec<String>,
     /// More environment; the test's service and instance names are already in it.
@@ -43,7 +45,7 @@ pub struct Launch {
 impl Launch {
     /// Two workers on a loopback port.
     pub fn new(class: &'static str, app: &'static str) -> Self {
-        Self { class, app, workers: 2, unix: false, args: Vec::new(), env: Vec::new() }
+        Self { class, app, workers: 2, unix: false, counts: true, args: Vec::new(), env: Vec::new() }
     }
 
     /// With so many workers.
@@ -58,9 +60,15 @@ impl Launch {
         self
     }
 
-    /// With a variable more, or another value for one of the test's own.
+    /// With a variable more, or another value for one of the test's own; an empty value takes it away.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Without an access log and counts, as a benchmark wants it.
+    pub fn quiet(mut self) -> Self {
+        self.counts = false;
         self
     }
 
@@ -96,8 +104,8 @@ impl Gunicorn {
     /// Starts gunicorn and waits until every worker has loaded the application.
     pub fn start(stage: &Stage, launch: &Launch) -> Self {
         let python = Python::standard();
-        let dir = stage.dir.join("gunicorn");
-        must(fs::create_dir_all(dir.join("counts")), format_args!("make {}", dir.display()));
+        let dir = stage.folder("gunicorn");
+        must(fs::create_dir(dir.join("counts")), "make a folder for the counts");
         let socket = dir.join("socket");
         let bind = if launch.unix { format!("unix:{}", socket.display()) } else { "127.0.0.1:0".into() };
         let log = must(File::create(dir.join("log")), "make gunicorn's log");
@@ -107,9 +115,16 @@ impl Gunicorn {
         command.stdout(must(log.try_clone(), "share gunicorn's log")).stderr(log);
         command.env("PATH", "/usr/bin:/bin").env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("SW_AGENT_NAME", &stage.service).env("SW_AGENT_INSTANCE_NAME", &stage.base);
-        command.env("LIVE_COUNTS", dir.join("counts")).env("HOME", &dir);
+        command.env("HOME", &dir);
+        if launch.counts {
+            command.env("LIVE_COUNTS", dir.join("counts"));
+            command.arg("--access-logfile").arg(dir.join("access"));
+        }
         for (name, value) in &launch.env {
-            command.env(name, value);
+            match value.as_str() {
+                "" => command.env_remove(name),
+                value => command.env(name, value),
+            };
         }
         command.args([
             "--worker-class",
@@ -120,7 +135,6 @@ impl Gunicorn {
             &bind,
         ]);
         command.arg("--config").arg(apps.join("gunicorn.conf.py"));
-        command.arg("--access-logfile").arg(dir.join("access"));
         command.args(&launch.args).arg(launch.app);
         let child = must(command.spawn(), format_args!("start {command:?}"));
         let mut gunicorn = Self { child, address: Address::Unix(socket), dir };

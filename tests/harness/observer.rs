@@ -2,6 +2,7 @@
 #![expect(clippy::panic, reason = "the harness ends a test by panicking")]
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::env;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -24,7 +25,9 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde::Deserialize;
 
+use crate::client::Sent;
 use crate::gunicorn::kill;
+use crate::stage::Stage;
 use crate::stage::must;
 use crate::stage::profile;
 use crate::stage::wait;
@@ -167,9 +170,26 @@ pub fn binary() -> PathBuf {
 #[derive(Debug)]
 pub struct Observer {
     child: Child,
-    lines: Arc<Mutex<Vec<Line>>>,
+    lines: Arc<Mutex<Lines>>,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+}
+
+/// What came on its standard output. It is parsed when asked for: a benchmark has no time for that before its end.
+#[derive(Debug, Default)]
+struct Lines {
+    unread: Vec<String>,
+    read: Vec<Line>,
+}
+
+impl Lines {
+    fn read(&mut self) -> &[Line] {
+        let parse = |text: String| {
+            must(serde_json::from_str(&text), format_args!("read the line {text:?} of sw-observe"))
+        };
+        self.read.extend(self.unread.drain(..).map(parse));
+        &self.read
+    }
 }
 
 /// What a `sw-observe` that has ended had said.
@@ -200,12 +220,12 @@ impl Observer {
     pub fn spawn(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = must(command.spawn(), format_args!("start {command:?}"));
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::new(Mutex::new(Lines::default()));
         let stderr = Arc::new(Mutex::new(String::new()));
         let mut readers = Vec::new();
         if let Some(output) = child.stdout.take() {
             let lines = Arc::clone(&lines);
-            readers.push(thread::spawn(move || read(output, |text| held(&lines).push(parse(&text)))));
+            readers.push(thread::spawn(move || read(output, |text| held(&lines).unread.push(text))));
         }
         if let Some(output) = child.stderr.take() {
             let stderr = Arc::clone(&stderr);
@@ -240,18 +260,23 @@ impl Observer {
         let mut seen = usize::MAX;
         let found = wait(limit, || {
             let done = self.readers.iter().all(JoinHandle::is_finished);
-            let lines = held(&self.lines);
+            let mut held = held(&self.lines);
+            let lines = held.read();
             let fresh = lines.len() != seen;
             seen = lines.len();
-            let is_enough = fresh && enough(&lines);
+            let is_enough = fresh && enough(lines);
             (is_enough || done).then_some(is_enough)
         });
         found.unwrap_or(false)
     }
 
-    /// Waits until `count` segments of a service are there, and no longer than they may take.
-    pub fn wait_segments(&self, service: &str, count: usize) {
-        self.wait(PATIENCE, |lines| segments(lines, service).count() >= count);
+    /// Waits until each of these requests is reported, and no longer than that may take.
+    pub fn wait_requests(&self, stage: &Stage, sent: &[Sent]) {
+        self.wait(PATIENCE, |lines| {
+            let found = segments(lines, &stage.service).filter_map(|segment| segment.spans.last());
+            let found: HashSet<_> = found.map(|span| span.operation.as_str()).collect();
+            sent.iter().all(|sent| found.contains(sent.path.as_str()))
+        });
     }
 
     /// Waits until each of these processes is an instance.
@@ -289,8 +314,9 @@ impl Observer {
         for reader in self.readers.drain(..) {
             must(reader.join().map_err(|_| "it panicked"), "read the output of sw-observe");
         }
-        let lines = std::mem::take(&mut *held(&self.lines));
-        Report { lines, stderr: self.stderr(), status, took }
+        let mut lines = std::mem::take(&mut *held(&self.lines));
+        lines.read();
+        Report { lines: lines.read, stderr: self.stderr(), status, took }
     }
 }
 
@@ -339,10 +365,6 @@ pub fn instances<'a>(lines: &'a [Line], service: &'a str) -> impl Iterator<Item 
     let all =
         lines.iter().filter_map(|line| if let Line::Instance(found) = line { Some(found) } else { None });
     all.filter(move |instance| instance.service == service)
-}
-
-fn parse(text: &str) -> Line {
-    must(serde_json::from_str(text), format_args!("read the line {text:?} of sw-observe"))
 }
 
 fn read(output: impl Read, mut each: impl FnMut(String)) {

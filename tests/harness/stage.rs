@@ -43,6 +43,13 @@ impl Stage {
         must(fs::create_dir_all(&dir), format_args!("make {}", dir.display()));
         Self { service: format!("live-{unique}"), base: format!("host-{name}"), dir, _turn: turn }
     }
+
+    /// A new folder in its own.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.dir.join(format!("{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        must(fs::create_dir(&folder), format_args!("make {}", folder.display()));
+        folder
+    }
 }
 
 impl Drop for Stage {

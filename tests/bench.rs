@@ -1,0 +1,208 @@
+//! What the observer costs gunicorn: rounds alone and observed, interleaved; a table on stderr, JSON on stdout.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
+
+use harness::client::Mode;
+use harness::gunicorn::Gunicorn;
+use harness::gunicorn::Launch;
+use harness::gunicorn::cpu_ticks;
+use harness::observer::Observer;
+use harness::observer::segments;
+use harness::stage::Stage;
+use harness::stage::must;
+use harness::traffic::plain;
+use harness::traffic::send_all;
+use serde::Serialize;
+
+/// A clock tick of `/proc/<pid>/stat`.
+const TICK: Duration = Duration::from_millis(10);
+/// Requests before each measurement.
+const WARM_UP: usize = 500;
+/// What the observer may still have to do after the last request is part of its cost.
+const SETTLE: Duration = Duration::from_millis(1500);
+const USAGE: &str = "usage: bench [--rounds N] [--requests N] [-- ARGUMENTS OF SW-OBSERVE]";
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Round {
+    /// CPU time per request in gunicorn's master and workers, in µs.
+    gunicorn_us: f64,
+    /// CPU time per request in the observer, in µs.
+    observer_us: f64,
+    /// Requests per second.
+    throughput: f64,
+}
+
+/// One application under one worker class.
+#[derive(Debug, Serialize)]
+struct Case {
+    name: &'static str,
+    requests: usize,
+    alone: Vec<Round>,
+    observed: Vec<Round>,
+    /// Median of CPU time per request, observed by alone.
+    cpu_ratio: f64,
+    /// Median of throughput, observed by alone.
+    throughput_ratio: f64,
+    /// Largest memory of the observer, in KiB.
+    observer_peak_kib: u64,
+    /// Segments reported for the requests of the observed rounds, warm-up included; must be all of them.
+    segments: usize,
+    /// What the observer said it lost.
+    drops: u64,
+}
+
+struct Options {
+    rounds: usize,
+    requests: usize,
+    observer: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(64);
+    };
+    let flask = || Launch::new("sync", "flask_app:app").quiet();
+    let fastapi = || Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:api").quiet();
+    let cases = [
+        ("Flask, sync, new connections", flask(), Mode::New),
+        ("FastAPI, uvicorn, new connections", fastapi(), Mode::New),
+        ("FastAPI, uvicorn, keep-alive", fastapi(), Mode::KeepAlive),
+    ];
+    let cases = cases.map(|(name, launch, mode)| run(&options, name, &launch, mode));
+    let json = must(serde_json::to_string_pretty(&cases), "write the results");
+    must(writeln!(std::io::stdout(), "{json}"), "write the results");
+    if cases.iter().all(|case| case.drops == 0 && case.segments == options.rounds * (case.requests + WARM_UP))
+    {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("the observer did not report every request: these costs are of no use");
+    ExitCode::FAILURE
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options { rounds: 7, requests: 6000, observer: Vec::new() };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--rounds" => options.rounds = args.next()?.parse().ok().filter(|rounds| *rounds >= 1)?,
+            "--requests" => options.requests = args.next()?.parse().ok().filter(|count| *count >= 100)?,
+            "--" => options.observer = args.by_ref().collect(),
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Case {
+    let stage = Stage::enter("bench");
+    let gunicorn = Gunicorn::start(&stage, launch);
+    let mut case = Case {
+        name,
+        requests: options.requests,
+        alone: Vec::new(),
+        observed: Vec::new(),
+        cpu_ratio: 0.0,
+        throughput_ratio: 0.0,
+        observer_peak_kib: 0,
+        segments: 0,
+        drops: 0,
+    };
+    for round in 0..options.rounds {
+        // The order changes, so that a machine that gets slower or faster favours neither.
+        for observed in [round % 2 == 0, round % 2 != 0] {
+            if observed {
+                let measured = observe(options, &stage, &gunicorn, mode, &mut case);
+                case.observed.push(measured);
+            } else {
+                case.alone.push(measure(&gunicorn, mode, options.requests, None));
+            }
+        }
+    }
+    let ratio = |of: fn(&Round) -> f64| median(&case.observed, of) / median(&case.alone, of);
+    (case.cpu_ratio, case.throughput_ratio) = (ratio(|r| r.gunicorn_us), ratio(|r| r.throughput));
+    show(&case);
+    case
+}
+
+fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
+    let args: Vec<_> = options.observer.iter().map(String::as_str).collect();
+    let observer = Observer::start(&args);
+    observer.wait_instances(&gunicorn.workers());
+    let round = measure(gunicorn, mode, options.requests, Some(observer.pid()));
+    case.observer_peak_kib = case.observer_peak_kib.max(peak_kib(observer.pid()));
+    let report = observer.stop();
+    report.assert_code(0);
+    case.segments += segments(&report.lines, &stage.service).count();
+    case.drops += report.drops().values().sum::<u64>();
+    round
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+fn measure(gunicorn: &Gunicorn, mode: Mode, requests: usize, observer: Option<u32>) -> Round {
+    send_all(gunicorn.address(), mode, 2, plain(WARM_UP));
+    let processes = [vec![gunicorn.master()], gunicorn.workers()].concat();
+    let used = || processes.iter().map(|pid| cpu_ticks(*pid)).sum::<u64>();
+    let observing = || observer.map_or(0, cpu_ticks);
+    let (gunicorn_before, observer_before, begin) = (used(), observing(), Instant::now());
+    let sent = send_all(gunicorn.address(), mode, 2, plain(requests));
+    let took = begin.elapsed();
+    let gunicorn_ticks = used() - gunicorn_before;
+    std::thread::sleep(SETTLE);
+    let failed = sent.iter().find(|sent| sent.status != Some(200));
+    assert!(failed.is_none(), "a request failed: {failed:?}");
+    let per_request = |ticks: u64| TICK.as_micros() as f64 * ticks as f64 / requests as f64;
+    Round {
+        gunicorn_us: per_request(gunicorn_ticks),
+        observer_us: per_request(observing() - observer_before),
+        throughput: requests as f64 / took.as_secs_f64(),
+    }
+}
+
+/// The largest resident memory of a process so far, in KiB.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+fn sorted(rounds: &[Round], of: fn(&Round) -> f64) -> Vec<f64> {
+    let mut values: Vec<_> = rounds.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn median(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
+    let values = sorted(rounds, of);
+    let upper = values.get(values.len() / 2).copied().unwrap_or(0.0);
+    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
+    f64::midpoint(lower, upper)
+}
+
+fn show(case: &Case) {
+    let cell = |rounds: &[Round], of: fn(&Round) -> f64| {
+        let values = sorted(rounds, of);
+        let (first, last) = (values.first().unwrap_or(&0.0), values.last().unwrap_or(&0.0));
+        format!("{:>8.0} ({first:.0} to {last:.0})", median(rounds, of))
+    };
+    let row = |what: &str, of: fn(&Round) -> f64| {
+        eprintln!("  {what:<34}{:<28}{:<28}", cell(&case.alone, of), cell(&case.observed, of));
+    };
+    eprintln!(
+        "{}: {} rounds of {} requests; median (least to most)",
+        case.name,
+        case.alone.len(),
+        case.requests
+    );
+    eprintln!("  {:<34}{:<28}{:<28}", "", "   alone", "   observed");
+    row("gunicorn, CPU µs per request", |round| round.gunicorn_us);
+    row("observer, CPU µs per request", |round| round.observer_us);
+    row("requests per second", |round| round.throughput);
+    eprintln!(
+        "  CPU ×{:.3}, throughput ×{:.3}; observer {} KiB; {} segments, {} lost",
+        case.cpu_ratio, case.throughput_ratio, case.observer_peak_kib, case.segments, case.drops
+    );
+}
