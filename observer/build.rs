@@ -40,7 +40,8 @@ fn build() -> Result<(), String> {
     if !found {
         return Err(format!("bpf-linker is missing: {REMEDY}"));
     }
-    let path = env::join_paths([tools].into_iter().chain(env::split_paths(&path))).map_err(|e| e.to_string())?;
+    let path =
+        env::join_paths([tools].into_iter().chain(env::split_paths(&path))).map_err(|e| e.to_string())?;
     // SAFETY: a build script has one thread, so nothing reads the environment meanwhile.
     unsafe { env::set_var("PATH", path) };
     // The compiler may be a stable release: this lets it take `-Z build-std=core`.

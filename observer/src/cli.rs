@@ -86,7 +86,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD")]
     heartbeat: u64,
     /// Every how many signs of life the properties are sent again
-    #[arg(long, value_name = "N", default_value_t = 10, env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR"
+    )]
     properties_factor: u32,
     /// Seconds between two meter reports; 0 sends none
     #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "SW_AGENT_METER_REPORTER_PERIOD")]
@@ -169,7 +174,8 @@ mod tests {
 
     #[test]
     fn run_is_what_happens_without_a_command() {
-        let cli = Cli::parse_from(["sw-observe", "--target", "gunicorn", "--print=json", "--attach", "kprobe"]);
+        let cli =
+            Cli::parse_from(["sw-observe", "--target", "gunicorn", "--print=json", "--attach", "kprobe"]);
         let raw = Raw::from(cli.run);
         assert!(cli.command.is_none());
         assert_eq!((raw.print, raw.attach), (Some(Printing::Json), Some(Variant::Kprobe)));

@@ -3,7 +3,9 @@ use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 /// Kernel monotonic time in nanoseconds (`bpf_ktime_get_ns`, `CLOCK_MONOTONIC`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct KernelTime(pub u64);
 

@@ -84,7 +84,8 @@ impl Config {
     pub fn new(raw: Raw, terminal: bool) -> Result<Config, ConfigError> {
         let fail = |option, why: String| Err(ConfigError { option, why });
         if !raw.ring_bytes.is_power_of_two() || !(RING_MIN..=RING_MAX).contains(&raw.ring_bytes) {
-            let why = format!("{} is not a power of two between {RING_MIN} and {RING_MAX} bytes", raw.ring_bytes);
+            let why =
+                format!("{} is not a power of two between {RING_MIN} and {RING_MAX} bytes", raw.ring_bytes);
             return fail("--ring-size", why);
         }
         if !(16..=4_194_304).contains(&raw.connections) {
@@ -102,7 +103,9 @@ impl Config {
             ("--instance", &raw.given.instance),
             ("--namespace", &raw.given.namespace),
         ];
-        if let Some((option, _)) = names.iter().find(|(_, name)| name.as_deref().is_some_and(|n| n.trim().is_empty())) {
+        if let Some((option, _)) =
+            names.iter().find(|(_, name)| name.as_deref().is_some_and(|n| n.trim().is_empty()))
+        {
             return fail(option, "an empty name: leave it out to take the target's own".to_owned());
         }
         let log_level = level(&raw.log_level)?;
@@ -193,7 +196,10 @@ mod tests {
             (Raw { heartbeat_s: 0, ..raw() }, "--heartbeat"),
             (Raw { queue_size: 0, ..raw() }, "--queue-size"),
             (Raw { log_level: "loud".to_owned(), ..raw() }, "--log-level"),
-            (Raw { given: Given { service: Some(" ".to_owned()), ..Given::default() }, ..raw() }, "--service"),
+            (
+                Raw { given: Given { service: Some(" ".to_owned()), ..Given::default() }, ..raw() },
+                "--service",
+            ),
         ];
         for (raw, option) in cases {
             assert_eq!(Config::new(raw, false).unwrap_err().option, option);

@@ -1,5 +1,13 @@
 //! What the tests share: a collector, a real OAP, gunicorn to watch.
 
+pub mod client; // an HTTP client that knows what it sent, when, and who answered
 pub mod collector; // a recording SkyWalking collector
+pub mod gunicorn; // a real gunicorn, its workers and its own counts
 pub mod oap; // a real OAP server, and the questions to ask it
+pub mod observer; // sw-observe and the lines it prints
+pub mod python; // virtual environments with what the tests run
+pub mod request; // what the client sends: a request and how its bytes are cut
 pub mod sample; // reports made up
+pub mod stage; // one live test: alone on the machine, with a service name of its own
+pub mod traffic; // many requests over many connections
+pub mod verdict; // what the observer saw against what happened

@@ -25,7 +25,14 @@ pub fn now() -> u64 {
 #[inline(always)]
 pub fn header(kind: Kind) -> Header {
     let current = filter::current();
-    Header { at: now(), tgid: (current >> 32) as u32, tid: current as u32, kind: kind as u16, zero: 0, len: 0 }
+    Header {
+        at: now(),
+        tgid: (current >> 32) as u32,
+        tid: current as u32,
+        kind: kind as u16,
+        zero: 0,
+        len: 0,
+    }
 }
 
 /// Counts a loss.

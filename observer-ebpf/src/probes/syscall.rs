@@ -45,9 +45,7 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
     let base = cx.arg(1)?;
     let buffers = match arguments {
         Arguments::Buffer => Buffers { shape: Shape::Buffer, segments: 1, base, skip: 0 },
-        Arguments::Vector => {
-            Buffers { shape: Shape::UserVector, segments: cx.arg(2)? as u32, base, skip: 0 }
-        }
+        Arguments::Vector => Buffers { shape: Shape::UserVector, segments: cx.arg(2)? as u32, base, skip: 0 },
         Arguments::Message => message(base)?,
         Arguments::Messages => Buffers { base, ..io::OPAQUE },
     };

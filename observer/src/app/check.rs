@@ -17,10 +17,12 @@ pub fn check(mut out: impl Write) -> Result<(), AppError> {
         }
     }
     let rows = kernel::rehearse()?;
-    writeln!(out, "\n{:<14} {:<12} what speaks against the others", "probe", "variant").map_err(AppError::Output)?;
+    writeln!(out, "\n{:<14} {:<12} what speaks against the others", "probe", "variant")
+        .map_err(AppError::Output)?;
     let mut unmet = None;
     for (probe, variants) in rows {
-        let chosen = variants.iter().find(|(_, refusal)| refusal.is_none()).map(|(variant, _)| variant.name());
+        let chosen =
+            variants.iter().find(|(_, refusal)| refusal.is_none()).map(|(variant, _)| variant.name());
         writeln!(out, "{:<14} {}", probe.name, chosen.unwrap_or("none")).map_err(AppError::Output)?;
         for (variant, refusal) in &variants {
             let why = refusal.as_deref().unwrap_or("works too");
@@ -29,7 +31,9 @@ pub fn check(mut out: impl Write) -> Result<(), AppError> {
             }
         }
         if chosen.is_none() && probe.need == Need::Required {
-            let said = variants.iter().filter_map(|(variant, why)| Some(format!("{}: {}", variant.name(), why.as_ref()?)));
+            let said = variants
+                .iter()
+                .filter_map(|(variant, why)| Some(format!("{}: {}", variant.name(), why.as_ref()?)));
             unmet = unmet.or(Some((probe, said.collect::<Vec<_>>().join("; "))));
         }
     }

@@ -125,10 +125,19 @@ impl Observer {
         for attachment in &probes.attachments {
             let probe = attachment.probe.name;
             for refusal in &attachment.refusals {
-                tracing::debug!(probe, variant = refusal.variant.name(), why = refusal.why, "variant refused");
+                tracing::debug!(
+                    probe,
+                    variant = refusal.variant.name(),
+                    why = refusal.why,
+                    "variant refused"
+                );
             }
             if attachment.variant.is_none() {
-                tracing::warn!(probe, lost = attachment.probe.why, "probe not attached: see `sw-observe check`");
+                tracing::warn!(
+                    probe,
+                    lost = attachment.probe.why,
+                    "probe not attached: see `sw-observe check`"
+                );
             }
         }
         let origin = Origin {
@@ -192,7 +201,9 @@ impl Observer {
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Ignore(sock) => self.probes.maps.ignore(sock),
-                Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => self.sinks.take(output),
+                Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => {
+                    self.sinks.take(output)
+                }
             }
         }
     }

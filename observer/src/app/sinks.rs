@@ -55,7 +55,8 @@ impl Sinks {
         let variant = |attachment: &Attachment| attachment.variant.map_or("none", |variant| variant.name());
         let variants: Vec<(&str, &str)> =
             attachments.iter().map(|attachment| (attachment.probe.name, variant(attachment))).collect();
-        let said: Vec<String> = variants.iter().map(|(probe, variant)| format!("{probe}={variant}")).collect();
+        let said: Vec<String> =
+            variants.iter().map(|(probe, variant)| format!("{probe}={variant}")).collect();
         tracing::info!("watching gunicorn: {}", said.join(" "));
         self.print(|printer| printer.ready(&variants));
         self.flush();

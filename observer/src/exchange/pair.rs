@@ -29,6 +29,9 @@ use std::collections::VecDeque;
 
 /// Requests of one connection that may wait for their response.
 const PIPELINE: usize = 128;
+/// Reads and writes after which a connection that was not accepted is taken for somebody else's protocol. Large
+/// enough for a late start in the middle of an upload.
+const UNKNOWN_LIMIT: u32 = 1_024;
 
 /// Whether a connection is worth following any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,8 @@ pub(super) struct Connection {
     shaken: bool,
     /// Ended, and told if no read turns out to be lost.
     doubtful: Vec<Exchange>,
+    /// Reads and writes without anything recognisable, before the direction is known.
+    unknown: u32,
 }
 
 /// A request that waits for the end of its response.
@@ -109,6 +114,7 @@ impl Connection {
             last_write: KernelTime::default(),
             shaken: false,
             doubtful: Vec::new(),
+            unknown: 0,
         }
     }
 
@@ -132,7 +138,16 @@ impl Connection {
                 verdict = self.read(piece, &chunk, findings);
             }
         }
-        self.or_drained(verdict)
+        match self.inbound {
+            true => self.or_drained(verdict),
+            false => self.or_unknown(),
+        }
+    }
+
+    /// Gives up a connection that was not accepted and on which nothing is recognised: a database's, say.
+    fn or_unknown(&mut self) -> Verdict {
+        self.unknown += 1;
+        if self.unknown > UNKNOWN_LIMIT { Verdict::GiveUp } else { Verdict::Follow }
     }
 
     pub(super) fn sent(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) -> Verdict {
@@ -142,7 +157,7 @@ impl Connection {
         };
         if !self.inbound {
             // A request that is written makes it a connection of a client.
-            return if is_request(chunk.bytes) { Verdict::GiveUp } else { Verdict::Follow };
+            return if is_request(chunk.bytes) { Verdict::GiveUp } else { self.or_unknown() };
         }
         if moved.size == 0 {
             return Verdict::Follow;

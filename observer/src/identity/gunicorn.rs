@@ -61,7 +61,14 @@ impl Model {
     }
 
     /// A process forked a child; `worker` tells that it made a slot for it.
-    pub fn forked(&mut self, parent: ProcessKey, child: ProcessKey, inner: u32, worker: bool, changes: &mut Vec<Change>) {
+    pub fn forked(
+        &mut self,
+        parent: ProcessKey,
+        child: ProcessKey,
+        inner: u32,
+        worker: bool,
+        changes: &mut Vec<Change>,
+    ) {
         if self.processes.get(&child.pid).is_some_and(|known| known.key == child) {
             return; // the scan came before this record
         }
@@ -104,7 +111,8 @@ impl Model {
         process.inner_pid = facts.inner_pid;
         process.facts = Some(Arc::new(facts));
         self.announce(pid, changes);
-        let workers = self.processes.values().filter(|worker| worker.role == Role::Worker && worker.parent == pid);
+        let workers =
+            self.processes.values().filter(|worker| worker.role == Role::Worker && worker.parent == pid);
         let workers: Vec<u32> = workers.map(|worker| worker.key.pid).collect();
         workers.into_iter().for_each(|worker| self.announce(worker, changes));
     }
@@ -113,9 +121,11 @@ impl Model {
     /// with its parent makes it an arbiter, one that it shares with an arbiter a worker, one that it shares with
     /// a worker an app child.
     pub fn found(&mut self, holders: &[Holder], changes: &mut Vec<Change>) {
-        let by_pid: BTreeMap<u32, &Holder> = holders.iter().map(|holder| (holder.facts.key.pid, holder)).collect();
+        let by_pid: BTreeMap<u32, &Holder> =
+            holders.iter().map(|holder| (holder.facts.key.pid, holder)).collect();
         let parent = |holder: &Holder| by_pid.get(&holder.facts.parent).copied();
-        let shares = |holder: &Holder, parent: &Holder| holder.slots.iter().any(|slot| parent.slots.contains(slot));
+        let shares =
+            |holder: &Holder, parent: &Holder| holder.slots.iter().any(|slot| parent.slots.contains(slot));
         let made_its_own = |holder: &Holder| match parent(holder) {
             Some(parent) => holder.slots.iter().any(|slot| !parent.slots.contains(slot)),
             None => true,
@@ -156,7 +166,11 @@ impl Model {
     fn adopt(&mut self, holder: &Holder, role: Role, parent: u32, changes: &mut Vec<Change>) {
         let Facts { key, inner_pid, .. } = holder.facts;
         changes.push(Change::Watch(key, role));
-        if self.processes.get(&key.pid).is_some_and(|process| process.key == key && process.announced.is_some()) {
+        if self
+            .processes
+            .get(&key.pid)
+            .is_some_and(|process| process.key == key && process.announced.is_some())
+        {
             return; // seen by the probes before the scan came to it
         }
         let facts = Some(Arc::new(holder.facts.clone()));

@@ -108,11 +108,15 @@ fn variable(facts: &Facts, name: &str) -> Option<String> {
 /// `service.name` of `OTEL_RESOURCE_ATTRIBUTES`.
 fn resource_attribute(facts: &Facts) -> Option<String> {
     let pairs = facts.variable("OTEL_RESOURCE_ATTRIBUTES")?.split(',');
-    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| key.trim() == "service.name").map(|(_, v)| v.to_owned())
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| key.trim() == "service.name")
+        .map(|(_, v)| v.to_owned())
 }
 
 fn in_cmd_args(facts: &Facts) -> Option<String> {
-    let words: Vec<String> = facts.variable("GUNICORN_CMD_ARGS")?.split_whitespace().map(str::to_owned).collect();
+    let words: Vec<String> =
+        facts.variable("GUNICORN_CMD_ARGS")?.split_whitespace().map(str::to_owned).collect();
     option(&words, "name", 'n')
 }
 
@@ -123,7 +127,8 @@ fn option(argv: &[String], long: &str, short: char) -> Option<String> {
     let mut found = None;
     while let Some(word) = words.next() {
         if let Some(rest) = word.strip_prefix("--") {
-            let (name, value) = rest.split_once('=').map_or((rest, None), |(name, value)| (name, Some(value)));
+            let (name, value) =
+                rest.split_once('=').map_or((rest, None), |(name, value)| (name, Some(value)));
             // `--no-…` options exist, so two letters do not tell `--name` yet.
             if name.len() > 2 && long.starts_with(name) {
                 found = value.map(str::to_owned).or_else(|| words.next().cloned());
@@ -146,12 +151,17 @@ fn title(argv: &[String]) -> Option<String> {
 
 /// The application as typed: the last word of the form `module:attribute` or `module.path` behind gunicorn.
 fn application(argv: &[String]) -> Option<String> {
-    let start = argv.iter().position(|word| word.rsplit('/').next().is_some_and(|name| name.starts_with("gunicorn")))?;
+    let start = argv
+        .iter()
+        .position(|word| word.rsplit('/').next().is_some_and(|name| name.starts_with("gunicorn")))?;
     let words = argv.get(start + 1..)?;
     let looks_like = |word: &&String| {
         let (module, attribute) = word.split_once(':').unwrap_or((word, ""));
         let name = |part: &str| part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
-        !module.is_empty() && name(module) && !attribute.is_empty() && !module.chars().all(|c| c.is_numeric() || c == '.')
+        !module.is_empty()
+            && name(module)
+            && !attribute.is_empty()
+            && !module.chars().all(|c| c.is_numeric() || c == '.')
             && attribute.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_')
     };
     words.iter().find(looks_like).cloned()
@@ -186,8 +196,16 @@ mod tests {
             ("gunicorn --nam=web app:app", &[], "web"),
             ("gunicorn -nweb app:app", &[], "web"),
             ("gunicorn -b 127.0.0.1:8000 app:app", &[("GUNICORN_CMD_ARGS", "--name x -w 3")], "x"),
-            ("/v/bin/python /v/bin/gunicorn -b 127.0.0.1:8000 --workers 2 shop.wsgi:application", &[], "shop.wsgi:application"),
-            ("python -m gunicorn -k uvicorn.workers.UvicornWorker --bind unix:/tmp/s app:create_app()", &[], "app:create_app()"),
+            (
+                "/v/bin/python /v/bin/gunicorn -b 127.0.0.1:8000 --workers 2 shop.wsgi:application",
+                &[],
+                "shop.wsgi:application",
+            ),
+            (
+                "python -m gunicorn -k uvicorn.workers.UvicornWorker --bind unix:/tmp/s app:create_app()",
+                &[],
+                "app:create_app()",
+            ),
             ("python server.py", &[], "gunicorn"),
         ];
         for (argv, environ, expected) in cases {

@@ -59,7 +59,9 @@ pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(&'static Probe, Vec<(Variant
 
 /// The probes without which there is nothing to report and that could not be attached.
 pub fn unmet(attachments: &[Attachment]) -> Option<&Attachment> {
-    attachments.iter().find(|attachment| attachment.variant.is_none() && attachment.probe.need == Need::Required)
+    attachments
+        .iter()
+        .find(|attachment| attachment.variant.is_none() && attachment.probe.need == Need::Required)
 }
 
 fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Option<Variant>) -> Attachment {

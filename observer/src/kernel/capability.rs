@@ -38,12 +38,15 @@ pub fn permission() -> Result<(), KernelError> {
 }
 
 fn missing_capabilities() -> Vec<&'static str> {
-    let have = rustix::thread::capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    let have =
+        rustix::thread::capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
     let admin = have.contains(CapabilitySet::SYS_ADMIN);
     let stands_in = CapabilitySet::BPF | CapabilitySet::PERFMON;
     NEEDED
         .iter()
-        .filter(|(capability, _, _)| !have.contains(*capability) && !(admin && stands_in.contains(*capability)))
+        .filter(|(capability, _, _)| {
+            !have.contains(*capability) && !(admin && stands_in.contains(*capability))
+        })
         .map(|(_, name, _)| *name)
         .collect()
 }
@@ -80,7 +83,11 @@ pub fn findings() -> Vec<Finding> {
         Finding { name: "kernel", found: format!("Linux {}", release.trim()), remedy: None },
         Finding {
             name: "capabilities",
-            found: if missing.is_empty() { "all".to_owned() } else { format!("missing {}", missing.join(", ")) },
+            found: if missing.is_empty() {
+                "all".to_owned()
+            } else {
+                format!("missing {}", missing.join(", "))
+            },
             remedy: (!missing.is_empty()).then(|| {
                 let reasons = NEEDED.iter().filter(|(_, name, _)| missing.contains(name));
                 let reasons: Vec<_> = reasons.map(|(_, name, why)| format!("{name} {why}")).collect();
@@ -97,7 +104,8 @@ pub fn findings() -> Vec<Finding> {
         Finding {
             name: "tracefs",
             found: if has_tracefs() { "mounted" } else { "not mounted" }.to_owned(),
-            remedy: (!has_tracefs()).then(|| format!("mount -t tracefs tracefs {TRACEFS} (a run does it itself)")),
+            remedy: (!has_tracefs())
+                .then(|| format!("mount -t tracefs tracefs {TRACEFS} (a run does it itself)")),
         },
         Finding {
             name: "kprobes",

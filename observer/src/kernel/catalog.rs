@@ -125,7 +125,10 @@ pub const CATALOG: &[Probe] = &[
             (Kprobe, &[point("vfs_utimes_kprobe", "vfs_utimes"), point("vfs_fchmod_kprobe", "vfs_fchmod")]),
             (
                 Tracepoint,
-                &[point("sys_enter_utimensat", "sys_enter_utimensat"), point("sys_enter_fchmod", "sys_enter_fchmod")],
+                &[
+                    point("sys_enter_utimensat", "sys_enter_utimensat"),
+                    point("sys_enter_fchmod", "sys_enter_fchmod"),
+                ],
             ),
         ],
     },
@@ -138,7 +141,10 @@ pub const CATALOG: &[Probe] = &[
             (Kprobe, &[point("security_sock_graft_kprobe", "security_sock_graft")]),
             (
                 Tracepoint,
-                &[optional("sys_exit_accept", "sys_exit_accept"), point("sys_exit_accept4", "sys_exit_accept4")],
+                &[
+                    optional("sys_exit_accept", "sys_exit_accept"),
+                    point("sys_exit_accept4", "sys_exit_accept4"),
+                ],
             ),
         ],
     },
@@ -253,8 +259,14 @@ pub const CATALOG: &[Probe] = &[
         need: Need::Required,
         why: "the end of connections and of responses without a length",
         variants: &[
-            (Fentry, &[point("inet_release_fentry", "inet_release"), point("unix_release_fentry", "unix_release")]),
-            (Kprobe, &[point("inet_release_kprobe", "inet_release"), point("unix_release_kprobe", "unix_release")]),
+            (
+                Fentry,
+                &[point("inet_release_fentry", "inet_release"), point("unix_release_fentry", "unix_release")],
+            ),
+            (
+                Kprobe,
+                &[point("inet_release_kprobe", "inet_release"), point("unix_release_kprobe", "unix_release")],
+            ),
             (
                 Tracepoint,
                 &[

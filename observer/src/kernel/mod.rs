@@ -29,7 +29,9 @@ pub enum KernelError {
     #[error("this build has no probes (SW_OBSERVE_EBPF=stub): build again without that variable")]
     Stub,
     /// Not root, or too few capabilities.
-    #[error("cannot load probes: {missing} missing: run as root (sudo sw-observe …) or add these capabilities")]
+    #[error(
+        "cannot load probes: {missing} missing: run as root (sudo sw-observe …) or add these capabilities"
+    )]
     Permission {
         /// Names of the missing capabilities.
         missing: String,
@@ -66,7 +68,9 @@ pub enum KernelError {
     #[error("cannot read this kernel's BTF: {0}: report it with the output of `uname -r`")]
     Btf(#[from] aya::BtfError),
     /// A required probe could not be attached in any variant.
-    #[error("cannot attach probe {probe} ({why_needed}): {refusals}: `sw-observe check` says what this host lacks")]
+    #[error(
+        "cannot attach probe {probe} ({why_needed}): {refusals}: `sw-observe check` says what this host lacks"
+    )]
     Unattached {
         /// The probe.
         probe: &'static str,
@@ -124,7 +128,8 @@ impl Probes {
         let maps = Maps::take(&mut ebpf)?;
         let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
         if let Some(unmet) = attach::unmet(&attachments) {
-            let refusals = unmet.refusals.iter().map(|refusal| format!("{}: {}", refusal.variant.name(), refusal.why));
+            let refusals =
+                unmet.refusals.iter().map(|refusal| format!("{}: {}", refusal.variant.name(), refusal.why));
             return Err(KernelError::Unattached {
                 probe: unmet.probe.name,
                 why_needed: unmet.probe.why,
@@ -162,7 +167,8 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
 
 fn layout() -> Result<Layout, KernelError> {
     let unknown = |what: String| KernelError::UnknownLayout { what };
-    let btf = btf::Btf::parse(capability::btf_bytes()?).ok_or_else(|| unknown("a readable header".to_owned()))?;
+    let btf =
+        btf::Btf::parse(capability::btf_bytes()?).ok_or_else(|| unknown("a readable header".to_owned()))?;
     let missing = offsets::missing(&btf);
     if missing.is_empty() { Ok(offsets::layout(&btf)) } else { Err(unknown(missing.join(", "))) }
 }

@@ -81,7 +81,8 @@ impl Meters {
             })
         });
         let batches = batches.collect();
-        self.before = samples.processes.iter().map(|sample| (sample.key, (samples.at, sample.cpu_ticks))).collect();
+        self.before =
+            samples.processes.iter().map(|sample| (sample.key, (samples.at, sample.cpu_ticks))).collect();
         batches
     }
 
@@ -127,7 +128,12 @@ mod tests {
     fn samples(at_s: u64, busy: u64, cpu_ticks: u64) -> Samples {
         Samples {
             at: KernelTime(at_s * 1_000_000_000),
-            host: HostSample { busy_ticks: busy, total_ticks: at_s * 200, memory_bytes: 1_000, available_bytes: 750 },
+            host: HostSample {
+                busy_ticks: busy,
+                total_ticks: at_s * 200,
+                memory_bytes: 1_000,
+                available_bytes: 750,
+            },
             processes: vec![ProcessSample { key: KEY, cpu_ticks, resident_bytes: 50, threads: 3 }],
         }
     }
@@ -144,7 +150,8 @@ mod tests {
         let mut meters = Meters::new(20);
         meters.sampled(&samples(10, 100, 500), WallOffset(0), [&instance].into_iter());
         let batches = meters.sampled(&samples(20, 1_100, 750), WallOffset(0), [&instance].into_iter());
-        let values: Vec<f64> = batches.iter().flat_map(|batch| batch.meters.iter().map(|m| m.value)).collect();
+        let values: Vec<f64> =
+            batches.iter().flat_map(|batch| batch.meters.iter().map(|m| m.value)).collect();
         // Host: 1000 of 2000 ticks; process: 250 ticks are 2.5 s of 10 s.
         assert_eq!(values, [50.0, 25.0, 25.0, 5.0, 3.0]);
     }

@@ -27,7 +27,9 @@ pub enum TapeError {
     #[error("the tape is empty: record it again with `sw-observe record`")]
     Empty,
     /// Made by a release with another format.
-    #[error("the tape has format {found}, this release reads {FORMAT}: replay it with the release that recorded it")]
+    #[error(
+        "the tape has format {found}, this release reads {FORMAT}: replay it with the release that recorded it"
+    )]
     Format {
         /// Its format.
         found: u32,
@@ -62,7 +64,9 @@ fn line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
 }
 
 /// Reads a tape: its origin, and the inputs one by one.
-pub fn read(tape: impl BufRead) -> Result<(Origin, impl Iterator<Item = Result<Input, TapeError>>), TapeError> {
+pub fn read(
+    tape: impl BufRead,
+) -> Result<(Origin, impl Iterator<Item = Result<Input, TapeError>>), TapeError> {
     let mut lines = tape.lines().enumerate();
     let (_, first) = lines.next().ok_or(TapeError::Empty)?;
     let origin: Origin = parse(0, &first?)?;
