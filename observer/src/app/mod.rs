@@ -153,8 +153,10 @@ impl Observer {
         let pipeline = Pipeline::new(&origin);
         let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
         // After attaching, so that no fork falls between the two.
-        observer.step(&Input::Found(scan::holders()));
+        let found = Input::Found(scan::holders());
         observer.sinks.ready(&observer.probes.attachments);
+        observer.step(&found);
+        observer.sinks.flush(); // who reads that line may rely on everything being watched
         Ok(observer)
     }
 

@@ -50,7 +50,7 @@ impl Sinks {
         Ok(Sinks { oap, printer, broken: None, drops, lost: BTreeMap::new(), said: 0 })
     }
 
-    /// Says that probes are attached and the first scan is done.
+    /// Says that probes are attached and the first scan is done; what is printed still waits for a flush.
     pub fn ready(&mut self, attachments: &[Attachment]) {
         let variant = |attachment: &Attachment| attachment.variant.map_or("none", |variant| variant.name());
         let variants: Vec<(&str, &str)> =
@@ -59,7 +59,6 @@ impl Sinks {
             variants.iter().map(|(probe, variant)| format!("{probe}={variant}")).collect();
         tracing::info!("watching gunicorn: {}", said.join(" "));
         self.print(|printer| printer.ready(&variants));
-        self.flush();
     }
 
     /// Hands an output on.
