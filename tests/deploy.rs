@@ -28,7 +28,8 @@ fn run(command: &mut Command) -> Output {
 
 fn succeeds(command: &mut Command) -> String {
     let output = run(command);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} ended with {}: {text}", output.status);
     text
 }
@@ -115,8 +116,12 @@ fn the_manifest_fits_the_api() {
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let wrong = folder.path().join("wrong.yaml");
-    fs::write(&wrong, read("deploy/kubernetes/daemonset.yaml").replace("hostPID:", "hostPid:")).expect("write");
-    assert!(!run(Command::new(&validate).arg("--strict").arg(&wrong)).status.success(), "a wrong field passes");
+    fs::write(&wrong, read("deploy/kubernetes/daemonset.yaml").replace("hostPID:", "hostPid:"))
+        .expect("write");
+    assert!(
+        !run(Command::new(&validate).arg("--strict").arg(&wrong)).status.success(),
+        "a wrong field passes"
+    );
 }
 
 /// With the unit's capabilities the same is possible as with all of them.
@@ -143,7 +148,10 @@ fn the_program_runs_with_only_what_the_image_holds() {
     for library in &libraries {
         let name = library.rsplit('/').next().expect("a name");
         let known = ["libc.", "libm.", "libgcc_s.", "ld-linux"];
-        assert!(known.iter().any(|start| name.starts_with(start)), "{name} is not on the list in deploy/container.md");
+        assert!(
+            known.iter().any(|start| name.starts_with(start)),
+            "{name} is not on the list in deploy/container.md"
+        );
         copy(Path::new(library), &image.path().join(library.trim_start_matches('/')));
     }
     let inside = |arguments: &[&str]| {
