@@ -157,6 +157,8 @@ def run(case):
             pass  # the comparison names the missing ones
         if status := observer.stop():
             problems.append(f"sw-observe ended with {status} on TERM")
+        if "panicked" in observer.output(1):
+            problems.append("sw-observe panicked")
         problems += compare.differences(requests, observer.output(), os.uname().nodename)
         if late:
             say("variants", json.dumps(compare.variants(observer.output()), sort_keys=True))
