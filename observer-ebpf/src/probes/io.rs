@@ -1,5 +1,4 @@
 //! Read and write: which bytes. A call's buffers are noted at its start and its bytes reported at its end.
-use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as copy_from_user;
 use observer_ebpf::config::ABSENT;
 use observer_ebpf::config::RECEIVE_CAP;
@@ -227,8 +226,7 @@ fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
     let pair: [u64; 2] = match buffers.shape {
         Shape::Opaque => return None,
         Shape::Buffer => [buffers.base, left],
-        // SAFETY: the helper checks the user address and reports a bad one as an error.
-        Shape::UserVector => unsafe { bpf_probe_read_user(at as *const [u64; 2]) }.ok()?,
+        Shape::UserVector => kernel::read_user(at)?,
         Shape::KernelVector => kernel::read(at, 0)?,
     };
     Some((pair[0], pair[1]))
@@ -259,7 +257,8 @@ fn framed<const N: usize>(record: &Moved, base: u64, len: u64) {
     let Some(mut entry) = RECORDS.reserve::<Frame<N>>(0) else {
         return emit::lost(Drop::RingFull);
     };
-    let len = len.min(N as u64) as u32;
+    // The callers keep within `N`; hidden from the compiler, so that the verifier sees it checked here.
+    let len = core::hint::black_box(len).min(N as u64) as u32;
     let frame = entry.as_mut_ptr();
     // SAFETY: `frame` points to reserved memory of this type; the helper writes at most `N` bytes of it and
     // reports a bad user address as an error.

@@ -41,14 +41,10 @@ fn missing_capabilities() -> Vec<&'static str> {
     let have =
         rustix::thread::capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
     let admin = have.contains(CapabilitySet::SYS_ADMIN);
-    let stands_in = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    NEEDED
-        .iter()
-        .filter(|(capability, _, _)| {
-            !have.contains(*capability) && !(admin && stands_in.contains(*capability))
-        })
-        .map(|(_, name, _)| *name)
-        .collect()
+    let stands_in = if admin { CapabilitySet::BPF | CapabilitySet::PERFMON } else { CapabilitySet::empty() };
+    let granted = have | stands_in;
+    let missing = NEEDED.iter().filter(|(capability, _, _)| !granted.contains(*capability));
+    missing.map(|(_, name, _)| *name).collect()
 }
 
 /// The running kernel's BTF.

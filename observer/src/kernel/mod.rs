@@ -13,6 +13,7 @@ use aya::Ebpf;
 use aya::EbpfLoader;
 
 use attach::Attachment;
+use attach::Rehearsal;
 use catalog::Variant;
 use maps::Maps;
 use offsets::Layout;
@@ -140,8 +141,8 @@ impl Probes {
     }
 }
 
-/// Tries every variant of every probe on this kernel: `None` is "works", otherwise what the kernel said.
-pub fn rehearse() -> Result<Vec<(&'static catalog::Probe, Vec<(Variant, Option<String>)>)>, KernelError> {
+/// Tries every variant of every probe on this kernel.
+pub fn rehearse() -> Result<Vec<Rehearsal>, KernelError> {
     let (mut ebpf, btf) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
     Ok(attach::rehearse(&mut ebpf, &btf))
 }
