@@ -1,4 +1,5 @@
 //! The attach points themselves, sorted by probe; names are `<function>_<kind>`, the catalogue's keys.
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::macros::fentry;
 use aya_ebpf::macros::fexit;
@@ -16,6 +17,7 @@ use crate::entry::FExit;
 use crate::entry::SysEnter;
 use crate::entry::SysExit;
 use crate::io;
+use crate::log;
 use crate::process;
 use crate::socket;
 use crate::syscall;
@@ -26,12 +28,12 @@ macro_rules! entered {
     ($function:literal: $kprobe:ident, $fentry:ident => |$cx:ident| $handler:expr) => {
         #[kprobe]
         pub fn $kprobe($cx: ProbeContext) -> u32 {
-            let _: Option<()> = $handler;
+            log::done($cx.as_ptr(), stringify!($kprobe), $handler);
             0
         }
         #[fentry(function = $function)]
         pub fn $fentry($cx: FEntryContext) -> i32 {
-            let _: Option<()> = $handler;
+            log::done($cx.as_ptr(), stringify!($fentry), $handler);
             0
         }
     };
@@ -42,12 +44,12 @@ macro_rules! left {
     ($function:literal, $args:literal: $kretprobe:ident, $fexit:ident => $handler:path) => {
         #[kretprobe]
         pub fn $kretprobe(cx: RetProbeContext) -> u32 {
-            let _: Option<()> = $handler(&cx);
+            log::done(cx.as_ptr(), stringify!($kretprobe), $handler(&cx));
             0
         }
         #[fexit(function = $function)]
         pub fn $fexit(cx: FExitContext) -> i32 {
-            let _: Option<()> = $handler(&FExit::<$args>(cx));
+            log::done(cx.as_ptr(), stringify!($fexit), $handler(&FExit::<$args>(cx)));
             0
         }
     };
@@ -58,7 +60,7 @@ macro_rules! traced {
     ($name:literal: $program:ident => |$cx:ident| $handler:expr) => {
         #[btf_tracepoint(function = $name)]
         pub fn $program($cx: BtfTracePointContext) -> i32 {
-            let _: Option<()> = $handler;
+            log::done($cx.as_ptr(), stringify!($program), $handler);
             0
         }
     };
@@ -70,7 +72,7 @@ macro_rules! begun {
         #[tracepoint]
         pub fn $program(cx: TracePointContext) -> u32 {
             let $cx = SysEnter(cx);
-            let _: Option<()> = $handler;
+            log::done($cx.0.as_ptr(), stringify!($program), $handler);
             0
         }
     };
@@ -81,7 +83,7 @@ macro_rules! ended {
     ($program:ident => $handler:path) => {
         #[tracepoint]
         pub fn $program(cx: TracePointContext) -> u32 {
-            let _: Option<()> = $handler(&SysExit(cx));
+            log::done(cx.as_ptr(), stringify!($program), $handler(&SysExit(cx)));
             0
         }
     };
@@ -90,10 +92,10 @@ macro_rules! ended {
 // Who exists.
 entered!("wake_up_new_task": wake_up_new_task_kprobe, wake_up_new_task_fentry => |cx| process::forked(&cx, 0));
 traced!("sched_process_fork": sched_process_fork_tp_btf => |cx| process::forked(&cx, 1));
-entered!("proc_exec_connector": proc_exec_connector_kprobe, proc_exec_connector_fentry => |_cx| process::execed());
-traced!("sched_process_exec": sched_process_exec_tp_btf => |_cx| process::execed());
-entered!("taskstats_exit": taskstats_exit_kprobe, taskstats_exit_fentry => |_cx| process::exited());
-traced!("sched_process_exit": sched_process_exit_tp_btf => |_cx| process::exited());
+entered!("proc_exec_connector": proc_exec_connector_kprobe, proc_exec_connector_fentry => |cx| process::execed());
+traced!("sched_process_exec": sched_process_exec_tp_btf => |cx| process::execed());
+entered!("taskstats_exit": taskstats_exit_kprobe, taskstats_exit_fentry => |cx| process::exited());
+traced!("sched_process_exit": sched_process_exit_tp_btf => |cx| process::exited());
 
 // Who makes worker slots.
 entered!("security_inode_unlink": security_inode_unlink_kprobe, security_inode_unlink_fentry

@@ -11,6 +11,7 @@ mod entry;
 mod filter;
 mod io;
 mod kernel;
+mod log;
 mod maps;
 mod process;
 mod socket;

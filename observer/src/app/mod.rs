@@ -177,6 +177,7 @@ impl Observer {
     fn tick(&mut self) {
         self.step(&Input::Tick { at: clock::kernel_now(), wall: clock::wall_offset() });
         self.ticks = self.ticks.wrapping_add(1);
+        self.probes.flush_log();
         self.sinks.lost(self.probes.maps.losses());
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());

@@ -3,6 +3,8 @@ pub mod attach;
 pub mod btf;
 pub mod capability;
 pub mod catalog;
+#[cfg(feature = "probe-log")]
+pub mod log;
 pub mod maps;
 pub mod offsets;
 pub mod pod;
@@ -124,6 +126,8 @@ pub struct Probes {
     pub maps: Maps,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
+    #[cfg(feature = "probe-log")]
+    log: Option<log::ProbeLog>,
     _ebpf: Ebpf,
 }
 
@@ -143,7 +147,22 @@ impl Probes {
                 refusals: refusals.collect::<Vec<_>>().join("; "),
             });
         }
-        Ok(Probes { ring, maps, attachments, _ebpf: ebpf })
+        Ok(Probes {
+            ring,
+            maps,
+            attachments,
+            #[cfg(feature = "probe-log")]
+            log: log::ProbeLog::take(&mut ebpf),
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Logs what the probes logged, in a build with the feature `probe-log`.
+    pub fn flush_log(&mut self) {
+        #[cfg(feature = "probe-log")]
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 }
 
