@@ -129,7 +129,7 @@ def count(observer, kind):
 def note_end(observer):
     for stream in (1, 0):
         for line in observer.output(stream).splitlines()[-LOG_LINES:]:
-            say("note", observer.name, line[:400])
+            say("note", observer.name, line[:6000])
 
 
 def run(case):

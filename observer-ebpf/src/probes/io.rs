@@ -1,5 +1,4 @@
 //! Read and write: which bytes. A call's buffers are noted at its start and its bytes reported at its end.
-use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_probe_read_user as copy_from_user;
 use observer_ebpf::config::ABSENT;
 use observer_ebpf::config::RECEIVE_CAP;
@@ -164,7 +163,9 @@ pub fn take(cx: &impl Exit) -> Option<(Call, i64)> {
     let thread = filter::current();
     // SAFETY: the entry is this thread's own: nobody else writes or removes it.
     let call = *unsafe { CALLS.get(thread) }?;
-    let _ = CALLS.remove(thread);
+    if CALLS.remove(thread).is_err() {
+        return None;
+    }
     let result = cx.ret();
     (result >= 0).then_some((call, result))
 }
@@ -176,12 +177,11 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
     let receives = call.receives != 0;
     // SAFETY: a live map value. Two threads that read one stream at a time may disturb the count; so they
     // do the stream itself.
-    let (conn, offset, ignored) = unsafe {
-        let total = if receives { &raw mut (*socket).received } else { &raw mut (*socket).sent };
-        let offset = *total;
-        *total = offset + size;
-        ((*socket).conn, offset, (*socket).ignored)
-    };
+    let socket = unsafe { &mut *socket };
+    let total = if receives { &mut socket.received } else { &mut socket.sent };
+    let offset = *total;
+    *total = offset + size;
+    let (conn, ignored) = (socket.conn, socket.ignored);
     if ignored != 0 {
         return None;
     }
@@ -227,8 +227,7 @@ fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
     let pair: [u64; 2] = match buffers.shape {
         Shape::Opaque => return None,
         Shape::Buffer => [buffers.base, left],
-        // SAFETY: the helper checks the user address and reports a bad one as an error.
-        Shape::UserVector => unsafe { bpf_probe_read_user(at as *const [u64; 2]) }.ok()?,
+        Shape::UserVector => kernel::read_user(at)?,
         Shape::KernelVector => kernel::read(at, 0)?,
     };
     Some((pair[0], pair[1]))
@@ -259,18 +258,16 @@ fn framed<const N: usize>(record: &Moved, base: u64, len: u64) {
     let Some(mut entry) = RECORDS.reserve::<Frame<N>>(0) else {
         return emit::lost(Drop::RingFull);
     };
-    let len = len.min(N as u64) as u32;
-    let frame = entry.as_mut_ptr();
-    // SAFETY: `frame` points to reserved memory of this type; the helper writes at most `N` bytes of it and
-    // reports a bad user address as an error.
-    unsafe {
-        (&raw mut (*frame).moved).write(*record);
-        let bytes = (&raw mut (*frame).bytes).cast();
-        if copy_from_user(bytes, len, base as *const _) == 0 {
-            (*frame).moved.header.len = len;
-        } else {
-            emit::lost(Drop::UserFault);
-        }
+    // The callers keep within `N`; hidden from the compiler, so that the verifier sees it checked here.
+    let len = core::hint::black_box(len).min(N as u64) as u32;
+    // SAFETY: reserved memory of this type, all of it integers; every field that is read later is written here.
+    let frame = unsafe { &mut *entry.as_mut_ptr() };
+    frame.moved = *record;
+    // SAFETY: the helper writes at most `N` bytes and reports a bad user address as an error.
+    if unsafe { copy_from_user(frame.bytes.as_mut_ptr().cast(), len, base as *const _) } == 0 {
+        frame.moved.header.len = len;
+    } else {
+        emit::lost(Drop::UserFault);
     }
     entry.submit(emit::wake());
 }

@@ -1,9 +1,14 @@
 //! Reading kernel structures at offsets given by the loader.
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use observer_ebpf::config::ABSENT;
 use observer_ebpf::config::Facts;
 use observer_ebpf::config::Offsets;
+use observer_ebpf::wire::Wire;
 
 /// Set by the loader from the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -25,7 +30,7 @@ pub(crate) use offset;
 #[inline(always)]
 pub fn load(at: usize) -> u32 {
     // SAFETY: `at` is the offset of one of the table's fields, all of which are `u32`.
-    unsafe { core::ptr::read_volatile((&raw const OFFSETS).cast::<u8>().add(at).cast::<u32>()) }
+    unsafe { core::ptr::read_volatile((&raw const OFFSETS).cast::<u8>().wrapping_add(at).cast::<u32>()) }
 }
 
 /// Facts of the running kernel.
@@ -37,12 +42,29 @@ pub fn facts() -> Facts {
 
 /// The value at `base + offset`; `None` when the kernel lacks the field or the read fails.
 #[inline(always)]
-pub fn read<T>(base: u64, offset: u32) -> Option<T> {
+pub fn read<T: Wire>(base: u64, offset: u32) -> Option<T> {
     if base == 0 || offset == ABSENT {
         return None;
     }
-    // SAFETY: the helper reads into its own copy and reports a bad address as an error.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+    // Zeroed, because before 6.3 the verifier refuses to see a byte of the stack that was never written.
+    let mut value = MaybeUninit::<T>::zeroed();
+    let source = (base + u64::from(offset)) as *const c_void;
+    // SAFETY: the helper writes `size_of::<T>()` bytes and reports a bad address as an error.
+    let failed = unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source) };
+    // SAFETY: `Wire` values have no invalid bit patterns, zero included.
+    (failed == 0).then(|| unsafe { value.assume_init() })
+}
+
+/// The value at `address` of the running process; `None` when it cannot be read.
+#[inline(always)]
+pub fn read_user<T: Wire>(address: u64) -> Option<T> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the helper writes `size_of::<T>()` bytes and reports a bad address as an error.
+    let failed = unsafe {
+        bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
+    };
+    // SAFETY: as above.
+    (failed == 0).then(|| unsafe { value.assume_init() })
 }
 
 /// The running task's `struct task_struct`.

@@ -1,6 +1,4 @@
 //! Fork, exec, exit, worker slot and heartbeat: who exists and who is alive.
-use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::bpf_probe_read_user_str_bytes;
 use observer_ebpf::config::BEAT_INTERVAL;
 use observer_ebpf::counter::Drop;
@@ -36,7 +34,8 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
         return None; // a thread
     }
     let parent = kernel::current_task();
-    let shares = kernel::read::<u64>(child, offset!(task_mm)) == kernel::read(parent, offset!(task_mm));
+    let memory = |task| kernel::read::<u64>(task, offset!(task_mm)).unwrap_or(0);
+    let shares = memory(child) == memory(parent);
     let worker = !shares && SLOTS.remove(filter::current()).is_ok();
     // SAFETY: a live map value.
     let inherited = unsafe { (*watch).flags } & (watch::LIFE | watch::TRAFFIC);
@@ -54,7 +53,7 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
         child_inner: kernel::inner_pid(child).unwrap_or(child_pid),
         child_start: kernel::process_start(child),
         parent_start: kernel::process_start(parent),
-        flags: u32::from(shares) * forked::SHARES_MEMORY | u32::from(worker) * forked::WORKER,
+        flags: (u32::from(shares) * forked::SHARES_MEMORY) | (u32::from(worker) * forked::WORKER),
         zero: 0,
     });
     Some(())
@@ -108,8 +107,7 @@ pub fn unlinked_path(cx: &impl Entry, n: usize) -> Option<()> {
     // SAFETY: the helper checks the user address and reports a bad one as an error.
     let len = unsafe { bpf_probe_read_user_str_bytes(path as *const u8, &mut bytes) }.ok()?.len();
     let tail = len.checked_sub(SLOT_PREFIX.len() + SLOT_SUFFIX)? as u64;
-    // SAFETY: as above.
-    let name: [u8; 10] = unsafe { bpf_probe_read_user((path + tail) as *const [u8; 10]) }.ok()?;
+    let name: [u8; 10] = kernel::read_user(path + tail)?;
     if name != SLOT_PREFIX {
         return None;
     }
@@ -177,8 +175,7 @@ fn beat(watch: *mut Watch, dentry: u64) -> Option<()> {
 #[inline(always)]
 fn slot_inode(dentry: u64) -> Option<u64> {
     let name: u64 = kernel::read(dentry, offset!(dentry_name))?;
-    // SAFETY: the helper reports a bad address as an error.
-    let name = unsafe { bpf_probe_read_kernel(name as *const [u8; 10]) }.ok()?;
+    let name: [u8; 10] = kernel::read(name, 0)?;
     if name != SLOT_PREFIX {
         return None;
     }

@@ -37,7 +37,7 @@ pub fn stream(sk: u64) -> Option<Stream> {
     let kind: u16 = kernel::read(sk, offset!(sock_type))?;
     let followed = match family {
         AF_UNIX => true,
-        AF_INET | AF_INET6 => kernel::read(sk, offset!(sock_protocol)) == Some(IPPROTO_TCP),
+        AF_INET | AF_INET6 => kernel::read::<u16>(sk, offset!(sock_protocol)).unwrap_or(0) == IPPROTO_TCP,
         _ => false,
     };
     (followed && kind == SOCK_STREAM).then_some(Stream { sk, family })

@@ -1,5 +1,4 @@
 //! The socket layer seen from the system calls: descriptor to socket, arguments to buffers.
-use aya_ebpf::helpers::bpf_probe_read_user;
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::watch;
 
@@ -57,10 +56,8 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
 fn message(at: u64) -> Option<Buffers> {
     let iov = at.wrapping_add(u64::from(offset!(user_msghdr_iov)));
     let len = at.wrapping_add(u64::from(offset!(user_msghdr_iovlen)));
-    // SAFETY: the helper checks the user address and reports a bad one as an error.
-    let base = unsafe { bpf_probe_read_user(iov as *const u64) }.ok()?;
-    // SAFETY: as above.
-    let segments = unsafe { bpf_probe_read_user(len as *const u64) }.ok()? as u32;
+    let base = kernel::read_user(iov)?;
+    let segments = kernel::read_user::<u64>(len)? as u32;
     Some(Buffers { shape: Shape::UserVector, segments, base, skip: 0 })
 }
 
@@ -77,8 +74,7 @@ pub fn end_messages(cx: &impl Exit) -> Option<()> {
     }
     let first = call.buffers.base;
     let len = first.wrapping_add(u64::from(offset!(mmsghdr_len)));
-    // SAFETY: the helper checks the user address and reports a bad one as an error.
-    let size = unsafe { bpf_probe_read_user(len as *const u32) }.ok()?;
+    let size: u32 = kernel::read_user(len)?;
     call.buffers = message(first)?;
     io::moved(&call, u64::from(size))
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use super::AppError;
 use crate::kernel;
 use crate::kernel::KernelError;
+use crate::kernel::attach::Rehearsal;
 use crate::kernel::capability;
 use crate::kernel::catalog::Need;
 
@@ -20,7 +21,7 @@ pub fn check(mut out: impl Write) -> Result<(), AppError> {
     writeln!(out, "\n{:<14} {:<12} what speaks against the others", "probe", "variant")
         .map_err(AppError::Output)?;
     let mut unmet = None;
-    for (probe, variants) in rows {
+    for Rehearsal { probe, variants } in rows {
         let chosen =
             variants.iter().find(|(_, refusal)| refusal.is_none()).map(|(variant, _)| variant.name());
         writeln!(out, "{:<14} {}", probe.name, chosen.unwrap_or("none")).map_err(AppError::Output)?;

@@ -17,6 +17,9 @@ use super::catalog::Probe;
 use super::catalog::ProgramKind;
 use super::catalog::Variant;
 
+/// How much of a verifier log an error shows.
+const VERIFIER_LINES: usize = 40;
+
 /// Why a variant was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -37,13 +40,22 @@ pub struct Attachment {
     pub refusals: Vec<Refusal>,
 }
 
+/// What became of every variant of one probe in a rehearsal.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// The probe.
+    pub probe: &'static Probe,
+    /// Each variant in order of preference, with what the kernel said if it refused.
+    pub variants: Vec<(Variant, Option<String>)>,
+}
+
 /// Attaches every probe of the catalogue; `forced` leaves only one variant to choose.
 pub fn attach(ebpf: &mut Ebpf, btf: &Btf, forced: Option<Variant>) -> Vec<Attachment> {
     CATALOG.iter().map(|probe| attach_probe(ebpf, btf, probe, forced)).collect()
 }
 
 /// Tries every variant of every probe and leaves none attached.
-pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(&'static Probe, Vec<(Variant, Option<String>)>)> {
+pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<Rehearsal> {
     let try_all = |ebpf: &mut Ebpf, probe: &'static Probe| {
         let tried = probe.variants.iter().map(|(variant, points)| {
             let refused = attach_points(ebpf, btf, points).err();
@@ -52,9 +64,9 @@ pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(&'static Probe, Vec<(Variant
             }
             (*variant, refused)
         });
-        tried.collect()
+        Rehearsal { probe, variants: tried.collect() }
     };
-    CATALOG.iter().map(|probe| (probe, try_all(ebpf, probe))).collect()
+    CATALOG.iter().map(|probe| try_all(ebpf, probe)).collect()
 }
 
 /// The probes without which there is nothing to report and that could not be attached.
@@ -161,18 +173,19 @@ fn attach_point(program: &mut Program, btf: &Btf, point: &Point) -> Result<(), S
     }
 }
 
+/// Whether a line of a verifier log only sums up.
+fn is_summary(line: &str) -> bool {
+    const SUMMARIES: [&str; 5] = ["verification time", "stack depth", "processed", "subprog", "insns"];
+    line.trim().is_empty() || SUMMARIES.iter().any(|start| line.starts_with(start))
+}
+
 /// An error and its causes in one line; of a verifier log the last lines, which say what it disliked.
 fn sentence(error: ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
-        let tail: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
-        return match tail.is_empty() {
-            true => format!("the kernel refused to load it: {io_error}"),
-            false => {
-                let said: Vec<&str> = tail.into_iter().rev().collect();
-                format!("the kernel refused to load it: {io_error} ({})", said.join(" / "))
-            }
-        };
+        let said: Vec<&str> = log.lines().filter(|line| !is_summary(line)).collect();
+        let said = said.get(said.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default().join(" / ");
+        return format!("the kernel refused to load it: {io_error} ({said})");
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

@@ -13,6 +13,7 @@ use aya::Ebpf;
 use aya::EbpfLoader;
 
 use attach::Attachment;
+use attach::Rehearsal;
 use catalog::Variant;
 use maps::Maps;
 use offsets::Layout;
@@ -36,6 +37,12 @@ pub enum KernelError {
         /// Names of the missing capabilities.
         missing: String,
     },
+    /// In a container with pids of its own.
+    #[error(
+        "cannot watch from a pid namespace of its own: processes have other pids there: \
+         run in the host's (Kubernetes: hostPID: true; containers: --pid=host)"
+    )]
+    PidNamespace,
     /// The kernel has no BTF.
     #[error(
         "cannot read kernel type information {path}: {source}: \
@@ -140,8 +147,8 @@ impl Probes {
     }
 }
 
-/// Tries every variant of every probe on this kernel: `None` is "works", otherwise what the kernel said.
-pub fn rehearse() -> Result<Vec<(&'static catalog::Probe, Vec<(Variant, Option<String>)>)>, KernelError> {
+/// Tries every variant of every probe on this kernel.
+pub fn rehearse() -> Result<Vec<Rehearsal>, KernelError> {
     let (mut ebpf, btf) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
     Ok(attach::rehearse(&mut ebpf, &btf))
 }
@@ -151,6 +158,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
         return Err(KernelError::Stub);
     }
     capability::permission()?;
+    capability::pid_namespace()?;
     let Layout { offsets, facts } = layout()?;
     capability::mount_tracefs()?;
     let btf = Btf::from_sys_fs()?;

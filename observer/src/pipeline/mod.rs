@@ -141,14 +141,13 @@ impl Pipeline {
                 let record: Opened = wire::read(bytes)?;
                 self.exchanges.opened(&record, &mut self.findings);
             }
-            Kind::Received | Kind::Sent => {
-                let record: Moved = wire::read(bytes)?;
-                let start = size_of::<Moved>();
-                let payload = bytes.get(start..start.checked_add(record.header.len as usize)?)?;
-                match kind {
-                    Kind::Received => self.exchanges.received(&record, payload, &mut self.findings),
-                    _ => self.exchanges.sent(&record, payload, &mut self.findings),
-                }
+            Kind::Received => {
+                let (record, payload) = moved(bytes)?;
+                self.exchanges.received(&record, payload, &mut self.findings);
+            }
+            Kind::Sent => {
+                let (record, payload) = moved(bytes)?;
+                self.exchanges.sent(&record, payload, &mut self.findings);
             }
             Kind::Closed => {
                 let record: Closed = wire::read(bytes)?;
@@ -189,6 +188,13 @@ impl Pipeline {
             Change::Watch(process, role) => Output::Watch(process, role),
         }));
     }
+}
+
+/// A record of moved bytes and what was copied of them.
+fn moved(bytes: &[u8]) -> Option<(Moved, &[u8])> {
+    let record: Moved = wire::read(bytes)?;
+    let (_, payload) = bytes.split_at_checked(size_of::<Moved>())?;
+    Some((record, payload.get(..record.header.len as usize)?))
 }
 
 fn key(pid: u32, start_ns: u64) -> ProcessKey {
