@@ -22,8 +22,6 @@ use harness::request::Request;
 use harness::stage::Stage;
 use harness::traffic::plain;
 use harness::traffic::send_all;
-use harness::verdict::master_name;
-use harness::verdict::worker_name;
 use rustix::process::Signal;
 use serde_json::Value;
 use serde_json::json;
@@ -59,10 +57,10 @@ fn oap_shows_what_gunicorn_did() {
     assert_eq!(refused(), 1, "warned more than once:\n{}", observer.stderr());
     sent.extend(send_all(gunicorn.address(), Mode::New, 4, requests()));
 
-    check_instances(&server, &stage, &gunicorn);
-    check_traces(&server, &stage, &gunicorn, &sent);
-    check_metrics(&server, &stage, &gunicorn, &sent);
-    check_meters(&server, &stage, &gunicorn);
+    check_instances(&server, &gunicorn);
+    check_traces(&server, &gunicorn, &sent);
+    check_metrics(&server, &gunicorn, &sent);
+    check_meters(&server, &gunicorn);
     check_stranger(&server, stranger, &at);
 
     let old = gunicorn.workers();
@@ -71,24 +69,24 @@ fn oap_shows_what_gunicorn_did() {
     let recycled = gunicorn.workers().into_iter().find(|pid| !old.contains(pid)).expect("a new worker");
     sent.extend(send_all(gunicorn.address(), Mode::New, 2, plain(10)));
     eventually("recycled worker", SOON, || {
-        named(&server, &stage).contains(&worker_name(&stage, &gunicorn, recycled)).then_some(())
+        named(&server, &gunicorn).contains(&gunicorn.worker_name(recycled)).then_some(())
     });
-    traces(&server, &stage, sent.len());
+    traces(&server, &gunicorn, sent.len());
 
     let server = server.restart();
     let after = send_all(gunicorn.address(), Mode::New, 2, plain(10));
-    check_instances(&server, &stage, &gunicorn);
-    traces(&server, &stage, after.len());
+    check_instances(&server, &gunicorn);
+    traces(&server, &gunicorn, after.len());
 
     let pids: Vec<_> = gunicorn.workers().into_iter().chain([gunicorn.master()]).collect();
     gunicorn.stop();
     observer.wait_gone(&pids);
     thread::sleep(Duration::from_secs(2 * METERS));
-    assert_eq!(server.traces(&stage.service).len(), after.len());
+    assert_eq!(server.traces(gunicorn.service()).len(), after.len());
     let report = observer.stop();
     report.assert_code(0);
     assert!(report.drops().is_empty(), "{:?}", report.drops());
-    let of_ours = |line: &&Line| matches!(line, Line::Meters { service, .. } | Line::Gone { service, .. } if *service == stage.service);
+    let of_ours = |line: &&Line| matches!(line, Line::Meters { service, .. } | Line::Gone { service, .. } if service == gunicorn.service());
     let last = report.lines.iter().rfind(of_ours);
     assert!(matches!(last, Some(Line::Gone { .. })), "after the end of gunicorn: {last:?}");
 }
@@ -103,21 +101,23 @@ fn requests() -> Vec<Request> {
 }
 
 /// The names of all that live.
-fn live(stage: &Stage, gunicorn: &Gunicorn) -> BTreeMap<String, u32> {
-    let workers = gunicorn.workers().into_iter().map(|pid| (worker_name(stage, gunicorn, pid), pid));
-    workers.chain([(master_name(stage, gunicorn), gunicorn.master())]).collect()
+fn live(gunicorn: &Gunicorn) -> BTreeMap<String, u32> {
+    let workers = gunicorn.workers().into_iter().map(|pid| (gunicorn.worker_name(pid), pid));
+    workers.chain([(gunicorn.master_name(), gunicorn.master())]).collect()
 }
 
-fn named(server: &Server, stage: &Stage) -> BTreeSet<String> {
-    let instances = server.instances(&stage.service);
+fn named(server: &Server, gunicorn: &Gunicorn) -> BTreeSet<String> {
+    let instances = server.instances(gunicorn.service());
     instances.iter().filter_map(|instance| Some(instance["name"].as_str()?.to_owned())).collect()
 }
 
-fn check_instances(server: &Server, stage: &Stage, gunicorn: &Gunicorn) {
-    eventually("service", SOON, || server.services().contains(&stage.service).then_some(()));
-    let live = live(stage, gunicorn);
+fn check_instances(server: &Server, gunicorn: &Gunicorn) {
+    eventually("service", SOON, || {
+        server.services().iter().any(|name| name == gunicorn.service()).then_some(())
+    });
+    let live = live(gunicorn);
     let instances = eventually("master and workers with their language", SOON, || {
-        let instances = server.instances(&stage.service);
+        let instances = server.instances(gunicorn.service());
         let known = instances.iter().all(|instance| instance["language"] == "PYTHON");
         (known && instances.len() == live.len()).then_some(instances)
     });
@@ -143,16 +143,16 @@ fn check_instances(server: &Server, stage: &Stage, gunicorn: &Gunicorn) {
 }
 
 /// Exactly so many, once there are at least that many.
-fn traces(server: &Server, stage: &Stage, count: usize) -> Vec<Value> {
+fn traces(server: &Server, gunicorn: &Gunicorn, count: usize) -> Vec<Value> {
     let traces = eventually(&format!("{count} traces"), SOON, || {
-        Some(server.traces(&stage.service)).filter(|traces| traces.len() >= count)
+        Some(server.traces(gunicorn.service())).filter(|traces| traces.len() >= count)
     });
     assert_eq!(traces.len(), count);
     traces
 }
 
-fn check_traces(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Sent]) {
-    let traces = traces(server, stage, sent.len());
+fn check_traces(server: &Server, gunicorn: &Gunicorn, sent: &[Sent]) {
+    let traces = traces(server, gunicorn, sent.len());
     let found: BTreeMap<_, _> = traces
         .iter()
         .map(|trace| (trace["endpointNames"][0].as_str().expect("an endpoint"), trace))
@@ -163,7 +163,7 @@ fn check_traces(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Sen
     }
     let paths: BTreeSet<_> = sent.iter().map(|sent| sent.path.clone()).collect();
     eventually("an endpoint per path", SOON, || {
-        (server.endpoints(&stage.service).into_iter().collect::<BTreeSet<_>>() == paths).then_some(())
+        (server.endpoints(gunicorn.service()).into_iter().collect::<BTreeSet<_>>() == paths).then_some(())
     });
 
     let sent = sent.iter().find(|sent| found[sent.path.as_str()]["traceIds"] == json!([TRACE]));
@@ -176,8 +176,8 @@ fn check_traces(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Sen
     let expected = json!({
         "traceId": TRACE, "segmentId": found[sent.path.as_str()]["segmentId"], "spanId": 0, "parentSpanId": -1,
         "refs": [{ "traceId": TRACE, "parentSegmentId": "caller-segment", "parentSpanId": 3, "type": "CROSS_PROCESS" }],
-        "serviceCode": stage.service,
-        "serviceInstanceName": worker_name(stage, gunicorn, sent.worker.expect("the worker that answered")),
+        "serviceCode": gunicorn.service(),
+        "serviceInstanceName": gunicorn.worker_name(sent.worker.expect("the worker that answered")),
         "startTime": span["startTime"], "endTime": span["endTime"], "endpointName": sent.path, "type": "Entry",
         "peer": format!("127.0.0.1:{}", sent.port.expect("a port")), "component": "Python", "isError": false,
         "layer": "Http",
@@ -190,8 +190,8 @@ fn check_traces(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Sen
     assert_eq!(*span, expected);
 }
 
-fn check_metrics(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Sent]) {
-    let service = stage.service.as_str();
+fn check_metrics(server: &Server, gunicorn: &Gunicorn, sent: &[Sent]) {
+    let service = gunicorn.service();
     let sum = |expression: &str, entity: Entity<'_>, count: usize| {
         let count = i64::try_from(count).expect("few");
         eventually(&format!("{expression} of {count} for {entity:?}"), SOON, || {
@@ -202,18 +202,18 @@ fn check_metrics(server: &Server, stage: &Stage, gunicorn: &Gunicorn, sent: &[Se
     for (pid, count) in gunicorn.counts() {
         let served = sent.iter().filter(|sent| sent.worker == Some(pid)).count();
         assert_eq!(served, count, "what {pid} counted");
-        sum("service_instance_cpm", Entity::Instance(service, &worker_name(stage, gunicorn, pid)), count);
+        sum("service_instance_cpm", Entity::Instance(service, &gunicorn.worker_name(pid)), count);
     }
     sum("endpoint_cpm", Entity::Endpoint(service, &sent[0].path), 1);
 }
 
 /// What OAP has of each instance, against what the kernel says now. OAP keeps whole numbers.
-fn check_meters(server: &Server, stage: &Stage, gunicorn: &Gunicorn) {
+fn check_meters(server: &Server, gunicorn: &Gunicorn) {
     let total = field("/proc/meminfo", "MemTotal:");
-    for (name, pid) in live(stage, gunicorn) {
+    for (name, pid) in live(gunicorn) {
         let latest = |meter: &str| {
             let meter = format!("meter_instance_pvm_{meter}");
-            let entity = Entity::Instance(&stage.service, &name);
+            let entity = Entity::Instance(gunicorn.service(), &name);
             eventually(&format!("{meter} of {name}"), SOON, || server.metric(&meter, entity).pop())
         };
         let status = format!("/proc/{pid}/status");
