@@ -69,11 +69,37 @@ const OFF: [&str; 19] = [
     "SW_SERVICE_MESH",
 ];
 
+/// Where a server listens, or will.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    grpc: u16,
+    rest: u16,
+}
+
+impl Ports {
+    /// Two that are free now.
+    ///
+    /// # Panics
+    /// Without free ports.
+    #[must_use]
+    pub fn free() -> Self {
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let (one, two) = (free(), free());
+        let port =
+            |listener: TcpListener| listener.local_addr().expect("a bound socket has an address").port();
+        Self { grpc: port(one), rest: port(two) }
+    }
+
+    /// `host:port` for reporters.
+    pub fn endpoint(self) -> String {
+        format!("127.0.0.1:{}", self.grpc)
+    }
+}
+
 /// A server with an empty memory; ends when dropped.
 pub struct Server {
     java: Child,
-    grpc: u16,
-    rest: u16,
+    ports: Ports,
     agent: Agent,
     token: Option<String>,
     log: PathBuf,
@@ -106,12 +132,21 @@ impl Server {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_with(token: Option<&str>) -> Self {
+        Self::start_at(Ports::free(), token)
+    }
+
+    /// Starts a server where one is expected already.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_at(ports: Ports, token: Option<&str>) -> Self {
         let home = home();
         let jars = jars(&home);
         let config =
             env::var_os("SW_OBSERVE_OAP_CONFIG").map_or_else(|| folder().join("config"), PathBuf::from);
         assert!(config.join("application.yml").is_file(), "no application.yml in {}", config.display());
-        let (grpc, rest) = ports();
+        let Ports { grpc, rest } = ports;
         let log = home.join(format!("oap-{grpc}.log"));
         let out = File::create(&log).expect("the log of the server can be written");
         let options = env::var("JAVA_OPTS").unwrap_or_else(|_| JAVA_OPTS.to_owned());
@@ -139,7 +174,7 @@ impl Server {
         loop {
             let health = agent.get(format!("http://127.0.0.1:{rest}/healthcheck")).call();
             if health.is_ok_and(|answer| answer.status() == 200) {
-                return Self { java, grpc, rest, agent, token: token.map(str::to_owned), log };
+                return Self { java, ports, agent, token: token.map(str::to_owned), log };
             }
             if java.try_wait().is_ok_and(|ended| ended.is_some()) || Instant::now() > until {
                 let _killed = java.kill();
@@ -152,7 +187,18 @@ impl Server {
 
     /// `host:port` for reporters.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.grpc)
+        self.ports.endpoint()
+    }
+
+    /// The same server once more, with nothing in its memory.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn restart(self) -> Self {
+        let (ports, token) = (self.ports, self.token());
+        drop(self);
+        Self::start_at(ports, token.as_deref())
     }
 
     /// The token that reporters must send.
@@ -172,7 +218,7 @@ impl Server {
     /// # Panics
     /// On an error, with its text.
     pub fn graphql(&self, query: &str, variables: &Value) -> Value {
-        let url = format!("http://127.0.0.1:{}/graphql", self.rest);
+        let url = format!("http://127.0.0.1:{}/graphql", self.ports.rest);
         let body = json!({ "query": query, "variables": variables });
         let mut answer = self.agent.post(url).send_json(body).expect("the OAP answers a query");
         let answer: Value = answer.body_mut().read_json().expect("the OAP answers in JSON");
@@ -381,14 +427,6 @@ fn jars(home: &Path) -> PathBuf {
         let _gone = fs::remove_dir_all(&part);
     }
     jars
-}
-
-/// Two ports that are free now.
-fn ports() -> (u16, u16) {
-    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let (one, two) = (free(), free());
-    let port = |listener: TcpListener| listener.local_addr().expect("a bound socket has an address").port();
-    (port(one), port(two))
 }
 
 /// The lines of a log that say what went wrong, or else its end.

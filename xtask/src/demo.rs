@@ -1,6 +1,9 @@
 //! `cargo xtask demo`: two gunicorn services that call one another, and what `sw-observe` sees of them.
 
 use std::fs;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -49,7 +52,13 @@ pub struct Options {
 /// Between two requests.
 const PACE: Duration = Duration::from_millis(500);
 
-/// Until a service listens, and until an answer comes.
+/// Seconds between two meter reports: use of the processor is that since the report before, so one look needs two.
+const METER_PERIOD: &str = "10";
+
+/// Between two looks at whether `sw-observe` watches.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Until a service listens, `sw-observe` watches, and an answer comes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The command.
@@ -109,22 +118,32 @@ pub fn command(options: &Options) -> Outcome {
     shell::say("neither knows of SkyWalking; now: sudo sw-observe --target gunicorn");
 
     let mut command = shell::as_root(&observer)?;
-    command.args(["--target", "gunicorn", "--print"]);
+    command.args(["--target", "gunicorn", "--print", "--meter-period", METER_PERIOD]);
     if let Some(oap) = &options.oap {
         command.args(["--oap", oap]);
     }
-    let mut observer = Service::root("sw-observe", &mut command)?;
+    let (log, theirs) = io::pipe().doing("make a pipe")?;
+    let mut observer = Service::root("sw-observe", command.stderr(theirs))?;
+    drop(command); // it holds the pipe open
+    let watching = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&watching);
+    let log = thread::spawn(move || pass_on(log, &seen));
+    let begin = Instant::now();
+    while go_on() && !watching.load(Ordering::Relaxed) {
+        observer.running()?;
+        if begin.elapsed() > PATIENCE {
+            return Err(Failure::new(format!("sw-observe does not watch anything after {PATIENCE:?}")));
+        }
+        thread::sleep(PAUSE);
+    }
     let begin = Instant::now();
     let (mut sent, mut answered) = (0_u64, 0_u64);
     while go_on() && (options.keep || begin.elapsed() < Duration::from_secs(options.seconds)) {
         observer.running()?;
-        // It is there at once, and takes a moment to load its probes.
-        if begin.elapsed() > Duration::from_secs(3) {
-            sent = sent.saturating_add(1);
-            match get(consumer_at, sent) {
-                Ok(()) => answered = answered.saturating_add(1),
-                Err(failure) => shell::say(failure),
-            }
+        sent = sent.saturating_add(1);
+        match get(consumer_at, sent) {
+            Ok(()) => answered = answered.saturating_add(1),
+            Err(failure) => shell::say(failure),
         }
         thread::sleep(PACE);
     }
@@ -135,6 +154,7 @@ pub fn command(options: &Options) -> Outcome {
     consumer.stop()?;
     provider.stop()?;
     let status = observer.stop()?;
+    log.join().map_err(|_| Failure::new("the log of sw-observe was not passed on to its end"))?;
     if !status.success() && go_on() {
         return Err(Failure::new(format!("sw-observe ended with {status}")));
     }
@@ -142,6 +162,16 @@ pub fn command(options: &Options) -> Outcome {
         shell::say("the same in SkyWalking's UI: cargo xtask demo --oap HOST:11800");
     }
     Ok(())
+}
+
+/// The log of `sw-observe`, on to this terminal; says when it watches.
+fn pass_on(log: impl Read, watching: &AtomicBool) {
+    for line in BufReader::new(log).lines().map_while(Result::ok) {
+        eprintln!("{line}");
+        if line.contains(" watching gunicorn: ") {
+            watching.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A virtual environment with what the services need; made anew when the list changes.
