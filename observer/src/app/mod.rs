@@ -202,7 +202,7 @@ impl Observer {
                 }
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
-                Output::Ignore(sock) => self.probes.maps.ignore(sock),
+                Output::Ignore(conn) => self.probes.maps.ignore(conn),
                 Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => {
                     self.sinks.take(output)
                 }
