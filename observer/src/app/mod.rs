@@ -93,15 +93,16 @@ pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
     let mut observer = Observer::start(config, tape)?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut more = false;
+    // Signals and the clock have their turn between two portions, however full the ring is.
     loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = tick.tick() => observer.tick(),
-            () = observer.probes.ring.due() => while observer.drain() {
-                tokio::task::yield_now().await;
-            },
+            () = observer.probes.ring.due(), if !more => more = observer.drain(),
+            () = tokio::task::yield_now(), if more => more = observer.drain(),
         }
         if observer.sinks.reader_is_gone() {
             break;
@@ -155,13 +156,21 @@ impl Observer {
         // After attaching, so that no fork falls between the two.
         let found = Input::Found(scan::holders());
         observer.sinks.ready(&observer.probes.attachments);
+        while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
         observer.sinks.flush(); // who reads that line may rely on everything being watched
         Ok(observer)
     }
 
-    /// Reads a portion of the ring; whether there is more.
+    /// Reads a portion of the ring and writes what follows; whether there is more.
     fn drain(&mut self) -> bool {
+        let more = self.read();
+        self.sinks.flush();
+        more
+    }
+
+    /// Reads a portion of the ring; whether there is more.
+    fn read(&mut self) -> bool {
         let Observer { probes, pipeline, tape, outputs, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
             if let Some((path, recorder)) = tape {
@@ -170,7 +179,6 @@ impl Observer {
             pipeline.step_record(record, outputs);
         });
         self.perform();
-        self.sinks.flush();
         more
     }
 
@@ -222,16 +230,17 @@ impl Observer {
             tracing::warn!(pid, %error, "cannot watch a process");
         } else if facts::start(pid) != Some(start) {
             self.probes.maps.unwatch(pid);
+            self.step(&Input::Gone(pid)); // its end went by unseen
         }
     }
 
     async fn stop(mut self) -> Result<(), AppError> {
+        self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
         self.sinks.lost(self.probes.maps.losses());
         if let Some((path, mut recorder)) = self.tape {
             recorder.flush().map_err(|source| AppError::Tape { path, source })?;
         }
-        drop(self.probes); // detaches
         self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await
     }
 }

@@ -124,7 +124,8 @@ pub struct Probes {
     pub maps: Maps,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
-    _ebpf: Ebpf,
+    /// Programs and their links; `None` after [`Probes::detach`].
+    programs: Option<Ebpf>,
 }
 
 impl Probes {
@@ -143,7 +144,12 @@ impl Probes {
                 refusals: refusals.collect::<Vec<_>>().join("; "),
             });
         }
-        Ok(Probes { ring, maps, attachments, _ebpf: ebpf })
+        Ok(Probes { ring, maps, attachments, programs: Some(ebpf) })
+    }
+
+    /// Detaches all probes; what they wrote and counted stays readable.
+    pub fn detach(&mut self) {
+        self.programs = None;
     }
 }
 
