@@ -1,10 +1,14 @@
 //! The command line.
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::CommandFactory as _;
+use clap::FromArgMatches as _;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::builder::Resettable;
 
 use crate::config::Printing;
 use crate::config::Raw;
@@ -13,7 +17,7 @@ use crate::kernel::catalog::Variant;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by TERM or INT; 64 wrong usage or option; 69 this kernel or host cannot do it \
-(`sw-observe check` says why); 70 a bug; 77 no permission (run as root).";
+(`sw-observe check` says why); 70 a bug; 74 output could not be written; 77 no permission (run as root).";
 
 /// Watches gunicorn from outside with eBPF and reports traces and metrics to a SkyWalking OAP.
 #[derive(Debug, Parser)]
@@ -65,7 +69,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "TOKEN", env = "SW_AGENT_AUTHENTICATION", hide_env_values = true)]
     authentication: Option<String>,
     /// Use TLS to the OAP, with this machine's trusted roots
-    #[arg(long, env = "SW_AGENT_FORCE_TLS", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "SW_AGENT_FORCE_TLS", value_parser = is_true)]
     tls: bool,
     /// Service name for all targets instead of their own
     #[arg(long, value_name = "NAME", env = "SW_AGENT_NAME")]
@@ -134,6 +138,29 @@ enum Attach {
     Tracepoint,
 }
 
+impl Cli {
+    /// Reads the command line and the environment, in which an empty variable is as good as none.
+    pub fn read() -> Result<Cli, clap::Error> {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        Cli::from_arg_matches(&without(Cli::command(), is_empty).try_get_matches()?)
+    }
+}
+
+/// The command and its subcommands without the variables that are `empty`.
+fn without(command: clap::Command, empty: impl Fn(&OsStr) -> bool + Copy) -> clap::Command {
+    let unset = |arg: clap::Arg| match arg.get_env() {
+        Some(name) if empty(name) => arg.env(Resettable::Reset),
+        Some(_) | None => arg,
+    };
+    command.mut_args(unset).mut_subcommands(|command| command.mut_args(unset))
+}
+
+/// The agent's reading of a switch: everything but `true` leaves it off.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a parser that may fail")]
+fn is_true(value: &str) -> Result<bool, std::convert::Infallible> {
+    Ok(value.eq_ignore_ascii_case("true"))
+}
+
 impl From<Print> for Printing {
     fn from(print: Print) -> Printing {
         match print {
@@ -179,6 +206,28 @@ mod tests {
         let raw = Raw::from(cli.run);
         assert!(cli.command.is_none());
         assert_eq!((raw.print, raw.attach), (Some(Printing::Json), Some(Variant::Kprobe)));
+    }
+
+    #[test]
+    fn a_switch_is_on_when_it_is_true() {
+        assert!(
+            [("true", true), ("True", true), ("yes", false), ("disabled", false), ("", false)]
+                .iter()
+                .all(|(text, on)| is_true(text) == Ok(*on))
+        );
+        assert!(Raw::from(Cli::parse_from(["sw-observe", "--tls"]).run).tls);
+    }
+
+    #[test]
+    fn an_empty_variable_is_no_variable() {
+        let command = without(Cli::command(), |name| name == "SW_AGENT_NAME");
+        let named = |command: &clap::Command, name: &str| {
+            command.get_arguments().any(|arg| arg.get_env().is_some_and(|variable| variable == name))
+        };
+        let record = command.find_subcommand("record").unwrap();
+        for command in [&command, record] {
+            assert!(!named(command, "SW_AGENT_NAME") && named(command, "SW_AGENT_NAMESPACE"));
+        }
     }
 
     #[test]

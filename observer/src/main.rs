@@ -3,7 +3,6 @@ use std::fmt::Display;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 use observer::app;
 use observer::app::AppError;
@@ -17,9 +16,20 @@ use observer::report::print::Format;
 
 const USAGE: u8 = 64;
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(execute());
+            runtime.shutdown_background(); // does not wait for a name server that does not answer
+            code
+        }
+        Err(error) => fail(71, &format_args!("cannot start threads: {error}: raise the limit of processes")),
+    }
+}
+
+async fn execute() -> ExitCode {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             let wanted = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);

@@ -74,6 +74,8 @@ pub fn execed() -> Option<()> {
 #[inline(always)]
 pub fn exited() -> Option<()> {
     filter::watched()?;
+    // A slot that its thread did not fork for is not to make a worker of what a later thread of this number forks.
+    let _made = SLOTS.remove(filter::current()).is_ok();
     let task = kernel::current_task();
     let signal: u64 = kernel::read(task, offset!(task_signal))?;
     let live: u32 = kernel::read(signal, offset!(signal_live))?;

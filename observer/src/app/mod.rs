@@ -1,5 +1,6 @@
 //! Composition root: builds the parts, owns the tasks, drains on a signal.
 mod check;
+mod recording;
 mod replay;
 mod sinks;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer_ebpf::key::watch;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::time::MissedTickBehavior;
@@ -28,18 +30,22 @@ use crate::pipeline::input::Input;
 use crate::pipeline::input::Origin;
 use crate::pipeline::output::Output;
 use crate::pipeline::tape;
-use crate::pipeline::tape::Recorder;
 use crate::process::facts;
 use crate::process::sample;
 use crate::process::scan;
 use crate::report::grpc::SettingsError;
 use crate::stats::SharedDrops;
 pub use check::check;
+use recording::Recording;
 pub use replay::replay;
 use sinks::Sinks;
 
 /// How long queued reports may take to leave on a stop.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+/// How long a stop may take in all.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Output could not be written (`sysexits.h`).
+const IO_ERROR: u8 = 74;
 /// Records between two looks at signals and the clock.
 const DRAIN_LIMIT: usize = 4_096;
 /// Between two warnings about losses, in ticks of a second.
@@ -80,7 +86,7 @@ impl AppError {
             AppError::Kernel(KernelError::Permission { .. }) => 77,
             AppError::Kernel(_) => 69,
             AppError::Oap(_) | AppError::Replay(_) | AppError::Tape { .. } => 64,
-            AppError::Output(_) => 74,
+            AppError::Output(_) => IO_ERROR,
             AppError::Signals(_) => 70,
         }
     }
@@ -88,20 +94,21 @@ impl AppError {
 
 /// Watches and reports until TERM or INT; `tape` also records every input.
 pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let (mut terminate, mut interrupt) = signals()?;
+    tokio::spawn(stop_in_time(signals()?));
     let mut observer = Observer::start(config, tape)?;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut more = false;
+    // Signals and the clock have their turn between two portions, however full the ring is.
     loop {
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = tick.tick() => observer.tick(),
-            () = observer.probes.ring.due() => while observer.drain() {
-                tokio::task::yield_now().await;
-            },
+            () = observer.probes.ring.due(), if !more => more = observer.drain(),
+            () = tokio::task::yield_now(), if more => more = observer.drain(),
         }
         if observer.sinks.reader_is_gone() {
             break;
@@ -110,11 +117,30 @@ pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
     observer.stop().await
 }
 
+fn signals() -> Result<(Signal, Signal), AppError> {
+    let on = |kind| signal(kind).map_err(AppError::Signals);
+    Ok((on(SignalKind::terminate())?, on(SignalKind::interrupt())?))
+}
+
+/// Ends the process when a stop takes too long: standard output may be a pipe that nobody reads. The kernel
+/// detaches the probes.
+async fn stop_in_time((mut terminate, mut interrupt): (Signal, Signal)) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    // A thread, since it has to outlive the tasks.
+    std::thread::spawn(|| {
+        std::thread::sleep(STOP_LIMIT);
+        std::process::exit(i32::from(IO_ERROR));
+    });
+}
+
 struct Observer {
     probes: Probes,
     pipeline: Pipeline,
     sinks: Sinks,
-    tape: Option<(PathBuf, Recorder<BufWriter<File>>)>,
+    tape: Option<Recording<BufWriter<File>>>,
     outputs: Vec<Output>,
     ticks: u32,
 }
@@ -148,29 +174,36 @@ impl Observer {
             meter_period_ns: u64::try_from(config.meter_period.as_nanos()).unwrap_or(u64::MAX),
             connections: config.kernel.connections as usize,
         };
-        let tape = tape.map(|path| record_to(path, &origin)).transpose()?;
+        let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
         let pipeline = Pipeline::new(&origin);
         let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
         // After attaching, so that no fork falls between the two.
         let found = Input::Found(scan::holders());
         observer.sinks.ready(&observer.probes.attachments);
+        while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
         observer.sinks.flush(); // who reads that line may rely on everything being watched
         Ok(observer)
     }
 
-    /// Reads a portion of the ring; whether there is more.
+    /// Reads a portion of the ring and writes what follows; whether there is more.
     fn drain(&mut self) -> bool {
+        let more = self.read();
+        self.sinks.flush();
+        more
+    }
+
+    /// Reads a portion of the ring; whether there is more.
+    fn read(&mut self) -> bool {
         let Observer { probes, pipeline, tape, outputs, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
-            if let Some((path, recorder)) = tape {
-                add(path, recorder, &Input::Record(Bytes(record.to_vec())));
+            if let Some(tape) = tape {
+                tape.add(&Input::Record(Bytes(record.to_vec())));
             }
             pipeline.step_record(record, outputs);
         });
         self.perform();
-        self.sinks.flush();
         more
     }
 
@@ -186,8 +219,8 @@ impl Observer {
     }
 
     fn step(&mut self, input: &Input) {
-        if let Some((path, recorder)) = &mut self.tape {
-            add(path, recorder, input);
+        if let Some(tape) = &mut self.tape {
+            tape.add(input);
         }
         self.pipeline.step(input, &mut self.outputs);
         self.perform();
@@ -203,7 +236,7 @@ impl Observer {
                 }
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
-                Output::Ignore(sock) => self.probes.maps.ignore(sock),
+                Output::Ignore(conn) => self.probes.maps.ignore(conn),
                 Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => {
                     self.sinks.take(output)
                 }
@@ -223,28 +256,15 @@ impl Observer {
             tracing::warn!(pid, %error, "cannot watch a process");
         } else if facts::start(pid) != Some(start) {
             self.probes.maps.unwatch(pid);
+            self.step(&Input::Gone(pid)); // its end went by unseen
         }
     }
 
     async fn stop(mut self) -> Result<(), AppError> {
+        self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
         self.sinks.lost(self.probes.maps.losses());
-        if let Some((path, mut recorder)) = self.tape {
-            recorder.flush().map_err(|source| AppError::Tape { path, source })?;
-        }
-        drop(self.probes); // detaches
-        self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await
-    }
-}
-
-fn record_to(path: &Path, origin: &Origin) -> Result<(PathBuf, Recorder<BufWriter<File>>), AppError> {
-    let file = File::create(path).and_then(|file| Recorder::new(BufWriter::new(file), origin));
-    let recorder = file.map_err(|source| AppError::Tape { path: path.to_owned(), source })?;
-    Ok((path.to_owned(), recorder))
-}
-
-fn add(path: &Path, recorder: &mut Recorder<BufWriter<File>>, input: &Input) {
-    if let Err(error) = recorder.add(input) {
-        tracing::error!(tape = %path.display(), %error, "the tape has a hole: is the disk full?");
+        let taped = self.tape.map_or(Ok(()), Recording::finish);
+        self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await.and(taped)
     }
 }

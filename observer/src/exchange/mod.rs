@@ -113,8 +113,8 @@ pub struct Exchange {
 pub struct Findings {
     /// Exchanges that have ended, in the order in which that was noticed.
     pub exchanges: Vec<Exchange>,
-    /// Sockets (`Conn::sock`) whose bytes are not wanted any more.
-    pub ignored: Vec<u64>,
+    /// Connections whose bytes are not wanted any more.
+    pub ignored: Vec<Conn>,
     /// What was lost.
     pub drops: Drops,
 }
@@ -205,7 +205,7 @@ impl Exchanges {
             None => findings.drops.count(Reason::ParserPanic),
         }
         *followed = Followed::No;
-        findings.ignored.push(moved.conn.sock);
+        findings.ignored.push(moved.conn);
     }
 
     fn follow(&mut self, conn: Conn, connection: Connection, findings: &mut Findings) {

@@ -1,5 +1,6 @@
 //! The process model: what was seen in, roles and instances out. Pure.
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Facts;
@@ -34,6 +35,8 @@ struct Process {
     /// Whether it beat or served: a worker that never does is not announced.
     ready: bool,
     announced: Option<Instance>,
+    /// It was not there when it was looked for.
+    missing: bool,
 }
 
 /// Every process that matters to gunicorn, by pid.
@@ -158,6 +161,20 @@ impl Model {
         self.processes.get(&pid)?.announced.as_ref()
     }
 
+    /// Processes that still live, of those that [`Model::instances`] names. One that is missing twice has ended: its
+    /// record was lost. Once is not enough, since records of its last requests may be on their way.
+    pub fn alive(&mut self, living: &BTreeSet<ProcessKey>, changes: &mut Vec<Change>) {
+        let mut ended = Vec::new();
+        for process in self.processes.values_mut().filter(|process| process.announced.is_some()) {
+            if living.contains(&process.key) {
+                process.missing = false;
+            } else if std::mem::replace(&mut process.missing, true) {
+                ended.push(process.key.pid);
+            }
+        }
+        ended.into_iter().for_each(|pid| self.leave(pid, changes));
+    }
+
     /// Every announced instance.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.processes.values().filter_map(|process| process.announced.as_ref())
@@ -165,16 +182,15 @@ impl Model {
 
     fn adopt(&mut self, holder: &Holder, role: Role, parent: u32, changes: &mut Vec<Change>) {
         let Facts { key, inner_pid, .. } = holder.facts;
-        changes.push(Change::Watch(key, role));
-        if self
-            .processes
-            .get(&key.pid)
-            .is_some_and(|process| process.key == key && process.announced.is_some())
-        {
-            return; // seen by the probes before the scan came to it
+        // What the probes saw goes first: a worker forked while the scan ran holds a slot that its arbiter did not
+        // when the scan came to that, and looks like one until it sets its signal handlers.
+        if self.processes.get(&key.pid).is_none_or(|known| known.key != key) {
+            self.leave(key.pid, changes);
+            self.enter(Process { ready: true, ..Process::new(key, role, parent, inner_pid) });
         }
-        let facts = Some(Arc::new(holder.facts.clone()));
-        self.enter(Process { facts, ready: true, ..Process::new(key, role, parent, inner_pid) });
+        let Some(process) = self.processes.get_mut(&key.pid) else { return };
+        process.facts = Some(Arc::new(holder.facts.clone()));
+        changes.push(Change::Watch(key, process.role));
         self.announce(key.pid, changes);
     }
 
@@ -221,6 +237,64 @@ impl Model {
 
 impl Process {
     fn new(key: ProcessKey, role: Role, parent: u32, inner_pid: u32) -> Process {
-        Process { key, role, parent, inner_pid, facts: None, ready: false, announced: None }
+        Process { key, role, parent, inner_pid, facts: None, ready: false, announced: None, missing: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    fn facts(pid: u32, parent: u32) -> Facts {
+        Facts {
+            key: key(pid),
+            parent,
+            inner_pid: pid,
+            argv: vec!["gunicorn".to_owned(), "app:app".to_owned()],
+            environ: Vec::new(),
+            hostname: "web".to_owned(),
+            ipv4: Vec::new(),
+            python_version: None,
+        }
+    }
+
+    fn holder(pid: u32, parent: u32, slots: &[u64], catches_reload: bool) -> Holder {
+        let slots = slots.iter().map(|ino| (1, *ino)).collect();
+        Holder { facts: facts(pid, parent), slots, catches_reload }
+    }
+
+    fn names(model: &Model) -> Vec<String> {
+        model.instances().map(|instance| instance.name.to_string()).collect()
+    }
+
+    #[test]
+    fn a_worker_forked_during_the_scan_is_no_master() {
+        let (mut model, mut changes) = (Model::default(), Vec::new());
+        model.forked(key(10), key(12), 12, true, &mut changes);
+        // The scan came to the master before the second slot, to its worker before that one's signal handlers.
+        let holders = [holder(10, 1, &[1], true), holder(11, 10, &[1], false), holder(12, 10, &[1, 2], true)];
+        model.found(&holders, &mut changes);
+        assert!(changes.contains(&Change::Watch(key(12), Role::Worker)), "{changes:?}");
+        assert_eq!(names(&model), ["web-master(10)", "web-master(10)-child(11)"]);
+        model.beat(12, &mut changes);
+        assert_eq!(names(&model).last().map(String::as_str), Some("web-master(10)-child(12)"));
+    }
+
+    #[test]
+    fn an_instance_that_is_missing_twice_has_ended() {
+        let (mut model, mut changes) = (Model::default(), Vec::new());
+        model.found(&[holder(10, 1, &[1], true), holder(11, 10, &[1], false)], &mut changes);
+        let (both, one) = (BTreeSet::from([key(10), key(11)]), BTreeSet::from([key(10)]));
+        for living in [&one, &both, &one] {
+            model.alive(living, &mut changes);
+            assert_eq!(names(&model).len(), 2);
+        }
+        model.alive(&one, &mut changes);
+        assert_eq!(names(&model), ["web-master(10)"]);
+        assert!(matches!(changes.last(), Some(Change::Bye(instance)) if instance.process == key(11)));
     }
 }

@@ -149,22 +149,54 @@ fn title(argv: &[String]) -> Option<String> {
     rest.split_once(']').map(|(name, _)| name.to_owned())
 }
 
-/// The application as typed: the last word of the form `module:attribute` or `module.path` behind gunicorn.
+/// Options of gunicorn that take no value (20.1 to 27).
+const FLAGS: [&str; 25] = [
+    "-D",
+    "-R",
+    "--capture-output",
+    "--casefold-http-method",
+    "--check-config",
+    "--daemon",
+    "--disable-redirect-access-to-syslog",
+    "--do-handshake-on-connect",
+    "--enable-backlog-metric",
+    "--enable-stdio-inheritance",
+    "--initgroups",
+    "--log-syslog",
+    "--no-control-socket",
+    "--no-sendfile",
+    "--permit-obsolete-folding",
+    "--permit-unconventional-http-method",
+    "--permit-unconventional-http-version",
+    "--preload",
+    "--print-config",
+    "--proxy-protocol",
+    "--reload",
+    "--reuse-port",
+    "--spew",
+    "--strip-header-spaces",
+    "--suppress-ragged-eofs",
+];
+
+/// The application as typed, `module` or `module:attribute`: the first word behind gunicorn that is neither an
+/// option nor an option's value.
 fn application(argv: &[String]) -> Option<String> {
     let start = argv
         .iter()
         .position(|word| word.rsplit('/').next().is_some_and(|name| name.starts_with("gunicorn")))?;
-    let words = argv.get(start + 1..)?;
-    let looks_like = |word: &&String| {
-        let (module, attribute) = word.split_once(':').unwrap_or((word, ""));
-        let name = |part: &str| part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
-        !module.is_empty()
-            && name(module)
-            && !attribute.is_empty()
-            && !module.chars().all(|c| c.is_numeric() || c == '.')
-            && attribute.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_')
-    };
-    words.iter().find(looks_like).cloned()
+    let mut words = argv.get(start + 1..)?.iter();
+    while let Some(word) = words.next() {
+        let with_value = match word.strip_prefix('-').map(|rest| rest.strip_prefix('-').ok_or(rest)) {
+            None => return Some(word.clone()),
+            Some(Ok("")) => return words.next().cloned(),
+            Some(Ok(long)) => long.contains('='),
+            Some(Err(short)) => short.chars().count() > 1, // `-w4`
+        };
+        if !with_value && !FLAGS.contains(&word.as_str()) {
+            words.next();
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -207,6 +239,10 @@ mod tests {
                 &[],
                 "app:create_app()",
             ),
+            ("gunicorn --bind unix:shop.sock -m 007 -D --preload wsgi:app", &[], "wsgi:app"),
+            ("gunicorn shop.wsgi -c python:conf -w4 --threads=2", &[], "shop.wsgi"),
+            ("gunicorn -k egg:gunicorn#gthread --no-sendfile -- shop:app", &[], "shop:app"),
+            ("gunicorn -c conf.py", &[], "gunicorn"),
             ("python server.py", &[], "gunicorn"),
         ];
         for (argv, environ, expected) in cases {

@@ -6,6 +6,7 @@ use aya::maps::PerCpuArray;
 use observer_ebpf::counter::DROPS;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::Watch;
+use observer_ebpf::record::Conn;
 
 use super::KernelError;
 use super::pod::Pod;
@@ -44,12 +45,14 @@ impl Maps {
         }
     }
 
-    /// Copies this socket's bytes no longer. A socket that is gone is not an error.
-    pub fn ignore(&mut self, sock: u64) {
-        let ignored = self.sockets.get(&sock, 0).map(|Pod(socket)| Pod(Socket { ignored: 1, ..socket }));
+    /// Copies this connection's bytes no longer. One that is gone is not an error, and its socket may be another
+    /// connection's by now: the kernel uses the address of one that was closed again at once.
+    pub fn ignore(&mut self, conn: Conn) {
+        let entry = self.sockets.get(&conn.sock, 0).ok();
+        let Some(ignored) = entry.and_then(|Pod(socket)| ignoring(socket, conn)) else { return };
         // BPF_EXIST: a socket that was closed meanwhile is not to come back.
-        if let Err(error) = ignored.and_then(|socket| self.sockets.insert(sock, socket, 2)) {
-            tracing::trace!(sock, %error, "was closed");
+        if let Err(error) = self.sockets.insert(conn.sock, Pod(ignored), 2) {
+            tracing::trace!(conn.sock, %error, "was closed");
         }
     }
 
@@ -65,5 +68,23 @@ impl Maps {
             }
         }
         losses
+    }
+}
+
+/// The entry of `conn` with its bytes ignored; `None` when the entry is another connection's.
+fn ignoring(socket: Socket, conn: Conn) -> Option<Socket> {
+    (socket.conn == conn).then_some(Socket { ignored: 1, ..socket })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_connection_on_the_same_socket_is_not_ignored() {
+        let conn = Conn { sock: 1, born: 2 };
+        let socket = Socket { conn, received: 3, sent: 4, ignored: 0, zero: 0 };
+        assert_eq!(ignoring(socket, conn).map(|socket| socket.ignored), Some(1));
+        assert_eq!(ignoring(socket, Conn { born: 1, ..conn }), None);
     }
 }

@@ -128,7 +128,8 @@ pub struct Probes {
     pub attachments: Vec<Attachment>,
     #[cfg(feature = "probe-log")]
     log: Option<log::ProbeLog>,
-    _ebpf: Ebpf,
+    /// Programs and their links; `None` after [`Probes::detach`].
+    programs: Option<Ebpf>,
 }
 
 impl Probes {
@@ -153,7 +154,7 @@ impl Probes {
             attachments,
             #[cfg(feature = "probe-log")]
             log: log::ProbeLog::take(&mut ebpf),
-            _ebpf: ebpf,
+            programs: Some(ebpf),
         })
     }
 
@@ -163,6 +164,11 @@ impl Probes {
         if let Some(log) = &mut self.log {
             log.flush();
         }
+    }
+
+    /// Detaches all probes; what they wrote and counted stays readable.
+    pub fn detach(&mut self) {
+        self.programs = None;
     }
 }
 

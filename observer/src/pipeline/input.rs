@@ -21,7 +21,7 @@ pub enum Input {
     Record(Bytes),
     /// What `/proc` says of a process that was asked for.
     Facts(Facts),
-    /// A process that was asked for ended before its facts could be read.
+    /// A process that was asked for ended before its facts could be read, or before it could be watched.
     Gone(u32),
     /// Processes that hold worker slots, found by looking.
     Found(Vec<Holder>),

@@ -66,11 +66,17 @@ impl Pipeline {
         match input {
             Input::Record(bytes) => self.record(&bytes.0, outputs),
             Input::Facts(facts) => self.model.learned(facts.clone(), &mut self.changes),
-            Input::Gone(_) => self.findings.drops.count(Reason::FactsGone),
+            Input::Gone(pid) => {
+                self.findings.drops.count(Reason::FactsGone);
+                // An arbiter that lives on is asked for again when it makes its next slot.
+                self.model.exited(*pid, &mut self.changes);
+            }
             Input::Found(holders) => self.model.found(holders, &mut self.changes),
             Input::Samples(samples) => {
                 let batches = self.meters.sampled(samples, self.wall, self.model.instances());
                 outputs.extend(batches.into_iter().map(Output::Meters));
+                let living = samples.processes.iter().map(|sample| sample.key).collect();
+                self.model.alive(&living, &mut self.changes);
             }
             Input::Tick { at, wall } => {
                 self.wall = *wall;

@@ -1,4 +1,6 @@
 //! Everything that the pipeline asks of the rest.
+use observer_ebpf::record::Conn;
+
 use crate::identity::Instance;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
@@ -22,6 +24,6 @@ pub enum Output {
     AskSamples(Vec<ProcessKey>),
     /// Watch a process that was there before the probes, as what it is.
     Watch(ProcessKey, Role),
-    /// Copy the bytes of this socket no longer.
-    Ignore(u64),
+    /// Copy the bytes of this connection no longer.
+    Ignore(Conn),
 }

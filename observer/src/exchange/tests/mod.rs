@@ -5,6 +5,7 @@ use super::*;
 use observer_ebpf::record::Header;
 
 const WORKER: u32 = 7;
+const CONN: Conn = Conn { sock: 1, born: 1 };
 
 /// A table fed by hand; its clock ticks once per record.
 struct Bench {
@@ -21,7 +22,7 @@ impl Bench {
 
     fn accepted() -> Bench {
         let mut bench = Bench::new();
-        bench.open(Conn { sock: 1, born: 1 }, 1);
+        bench.open(CONN, 1);
         bench
     }
 
@@ -54,7 +55,7 @@ impl Bench {
         let size = u32::try_from(bytes.len()).unwrap() + hole;
         let offset = self.offsets[usize::from(out)];
         let ready = if out { 0 } else { header.at - 1 };
-        let moved = Moved { header, conn: Conn { sock: 1, born: 1 }, offset, ready, size, zero: 0 };
+        let moved = Moved { header, conn: CONN, offset, ready, size, zero: 0 };
         self.offsets[usize::from(out)] += u64::from(size);
         if out {
             self.exchanges.sent(&moved, bytes, &mut self.found);
@@ -77,7 +78,7 @@ impl Bench {
     }
 
     fn close(&mut self) {
-        let closed = Closed { header: self.header(WORKER), conn: Conn { sock: 1, born: 1 } };
+        let closed = Closed { header: self.header(WORKER), conn: CONN };
         self.exchanges.closed(&closed, &mut self.found);
     }
 
@@ -202,7 +203,7 @@ fn a_socket_born_again_cuts_what_was_open() {
     bench.open(Conn { sock: 1, born: 300 }, 1);
     assert_eq!(bench.seen(), "!/a - 300");
     bench.write(OK);
-    bench.open(Conn { sock: 1, born: 1 }, 1);
+    bench.open(CONN, 1);
     assert_eq!((bench.exchanges.connections(), bench.drops()), (1, vec![("gap", 1)]));
 }
 
@@ -212,7 +213,7 @@ fn garbage_is_given_up_after_what_waits() {
     bench.read(&format!("{}\0\0", get("/a")));
     assert!(bench.found.ignored.is_empty());
     bench.write(OK); // 103
-    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/a 200 103".into(), &[1][..]));
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/a 200 103".into(), &[CONN][..]));
     bench.write("HTTP/1.1 400 Bad\r\n\r\n");
     bench.read(&get("/b"));
     assert_eq!(bench.drops(), [("not_http", 1)]);
@@ -235,7 +236,7 @@ fn an_upgrade_ends_the_exchange_and_the_interest() {
     let mut bench = Bench::accepted();
     bench.read(&get("/ws"));
     bench.write("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n\u{1}\u{2}"); // 103
-    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/ws 101 103".into(), &[1][..]));
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/ws 101 103".into(), &[CONN][..]));
     assert_eq!(bench.drops(), [("upgraded", 1)]);
 }
 
@@ -254,7 +255,7 @@ fn a_pipeline_has_a_limit() {
     let mut bench = Bench::accepted();
     bench.read(&get("/").repeat(130));
     bench.write(&OK.repeat(130));
-    assert_eq!((bench.found.exchanges.len(), bench.found.ignored.as_slice()), (128, &[1][..]));
+    assert_eq!((bench.found.exchanges.len(), bench.found.ignored.as_slice()), (128, &[CONN][..]));
     assert_eq!(bench.drops(), [("response_without_request", 2), ("pipeline_too_deep", 1)]);
 }
 
@@ -275,10 +276,10 @@ fn a_connection_joined_late_waits_for_a_request() {
 #[test]
 fn a_connection_of_a_client_is_ignored() {
     let mut bench = Bench::new();
-    bench.open(Conn { sock: 1, born: 1 }, 0);
+    bench.open(CONN, 0);
     bench.write(&get("/out"));
     bench.read(OK);
-    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[1][..]));
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[CONN][..]));
     assert_eq!(bench.drops(), NONE);
 }
 
@@ -390,7 +391,7 @@ fn a_pipeline_that_lost_its_order_is_given_up() {
     bench.lose(true, 3);
     bench.write(&OK[3..]);
     bench.write(OK);
-    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[1][..]));
+    assert_eq!((bench.seen(), bench.found.ignored.as_slice()), (String::new(), &[CONN][..]));
     assert_eq!(bench.drops(), [("gap", 4)]); // a response, and the three requests
 }
 
