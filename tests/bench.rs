@@ -115,7 +115,7 @@ fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Ca
         // The order changes, so that a machine that gets slower or faster favours neither.
         for observed in [round % 2 == 0, round % 2 != 0] {
             if observed {
-                let measured = observe(options, &stage, &gunicorn, mode, &mut case);
+                let measured = observe(options, &gunicorn, mode, &mut case);
                 case.observed.push(measured);
             } else {
                 case.alone.push(measure(&gunicorn, mode, options.requests, None));
@@ -128,7 +128,7 @@ fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Ca
     case
 }
 
-fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
+fn observe(options: &Options, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
     let args: Vec<_> = options.observer.iter().map(String::as_str).collect();
     let observer = Observer::start(&args);
     observer.wait_instances(&gunicorn.workers());
@@ -136,7 +136,7 @@ fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, ca
     case.observer_peak_kib = case.observer_peak_kib.max(peak_kib(observer.pid()));
     let report = observer.stop();
     report.assert_code(0);
-    case.segments += segments(&report.lines, &stage.service).count();
+    case.segments += segments(&report.lines, gunicorn.service()).count();
     case.drops += report.drops().values().sum::<u64>();
     round
 }

@@ -60,13 +60,13 @@ fn run(name: &str, launch: &Launch, first: First) {
     observer.wait_instances(&workers);
     let mut sent = send_all(gunicorn.address(), Mode::KeepAlive, 4, mixed(REQUESTS));
     sent.extend(send_all(gunicorn.address(), Mode::New, 4, mixed(REQUESTS)));
-    observer.wait_requests(&stage, &sent);
+    observer.wait_requests(&gunicorn, &sent);
     gunicorn.stop();
     let all = [vec![gunicorn.master()], workers.clone()].concat();
     observer.wait_gone(&all);
     let report = observer.stop();
-    Expectation::new(&stage, &gunicorn, &sent).check(&report);
-    check_instances(&report, &stage, &gunicorn, &workers);
+    Expectation::new(&gunicorn, &sent).check(&report);
+    check_instances(&report, &gunicorn, &workers);
 }
 
 macro_rules! each_class {

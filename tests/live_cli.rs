@@ -21,7 +21,7 @@ use harness::verdict::Expectation;
 fn without_root_it_is_77_and_says_what_to_do() {
     // The build's folder may be closed to others.
     let stage = Stage::enter("unprivileged");
-    let copy = std::env::temp_dir().join(format!("{}-sw-observe", stage.service));
+    let copy = std::env::temp_dir().join(format!("{}-sw-observe", stage.service()));
     std::fs::copy(binary(), &copy).unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy);
@@ -46,7 +46,7 @@ fn without_an_oap_it_goes_on_and_says_so() {
         let gunicorn = Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app"));
         observer.wait_instances(&gunicorn.workers());
         let sent = send_all(gunicorn.address(), Mode::New, 2, plain(50));
-        observer.wait_requests(&stage, &sent);
+        observer.wait_requests(&gunicorn, &sent);
         let told = harness::stage::wait(Duration::from_secs(15), || {
             observer.stderr().contains(&address.to_string()).then_some(())
         });
@@ -55,7 +55,7 @@ fn without_an_oap_it_goes_on_and_says_so() {
         let report = observer.stop();
         assert!(report.took < Duration::from_secs(10), "{name}: it took {:?} to stop", report.took);
         assert!(report.stderr.lines().count() < 60, "{name}: it floods its log:\n{}", report.stderr);
-        Expectation::new(&stage, &gunicorn, &sent).losing(&["queue_full", "send_failed"]).check(&report);
+        Expectation::new(&gunicorn, &sent).losing(&["queue_full", "send_failed"]).check(&report);
     }
 }
 

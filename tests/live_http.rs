@@ -7,7 +7,6 @@ use harness::client::Sent;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::observer::Observer;
-use harness::observer::Report;
 use harness::observer::segments;
 use harness::request::Request;
 use harness::stage::Stage;
@@ -26,22 +25,33 @@ const SERVERS: [(&str, &str); 6] = [
 
 /// The same traffic to each of these servers, watched by one observer; every request must be reported.
 fn on(name: &str, skip: &[&str], traffic: impl Fn(&Gunicorn) -> Vec<Sent>) {
-    for (class, app) in SERVERS.iter().filter(|(class, _)| !skip.contains(class)) {
-        eprintln!("{name}: {class}");
-        one(name, &Launch::new(class, app).workers(1), &[], &traffic);
-    }
+    watch(name, skip, |launch| launch, &[], |gunicorn| (traffic(gunicorn), Vec::new()));
 }
 
-fn one(name: &str, launch: &Launch, losses: &[&str], traffic: impl Fn(&Gunicorn) -> Vec<Sent>) -> Report {
+/// As [`on`], with launches changed, losses that are right and requests that may be reported.
+fn watch(
+    name: &str,
+    skip: &[&str],
+    change: impl Fn(Launch) -> Launch,
+    losses: &[&str],
+    traffic: impl Fn(&Gunicorn) -> (Vec<Sent>, Vec<Sent>),
+) {
     let stage = Stage::enter(name);
     let observer = Observer::start(&[]);
-    let gunicorn = Gunicorn::start(&stage, launch);
-    observer.wait_instances(&gunicorn.workers());
-    let sent = traffic(&gunicorn);
-    observer.wait_requests(&stage, &sent);
+    let mut all = Vec::new();
+    for (class, app) in SERVERS.iter().filter(|(class, _)| !skip.contains(class)) {
+        let mut gunicorn = Gunicorn::start(&stage, &change(Launch::new(class, app).workers(1)));
+        observer.wait_instances(&gunicorn.workers());
+        let (sent, maybe) = traffic(&gunicorn);
+        observer.wait_requests(&gunicorn, &sent);
+        gunicorn.stop();
+        all.push((class, gunicorn, sent, maybe));
+    }
     let report = observer.stop();
-    Expectation::new(&stage, &gunicorn, &sent).losing(losses).check(&report);
-    report
+    for (class, gunicorn, sent, maybe) in &all {
+        eprintln!("{name}: {class}");
+        Expectation::new(gunicorn, sent).maybe(maybe).losing(losses).check(&report);
+    }
 }
 
 /// Sends requests over a connection that is kept, and checks what `echo` returns.
@@ -129,7 +139,6 @@ fn expecting_100_continue() {
             1 => Request::chunked("echo", &[b"after", b"it"]).expecting(),
             _ => Request::get("plain"),
         };
-        // Tornado answers a 100 only to a length.
         keep(gunicorn, &(0..15).map(sort).collect::<Vec<_>>())
     });
 }
@@ -198,11 +207,12 @@ fn long_heads_and_odd_paths() {
 
 #[test]
 fn over_a_unix_socket() {
-    for (class, app) in SERVERS {
-        one("unix", &Launch::new(class, app).unix(), &[], |gunicorn| {
-            keep(gunicorn, &(0..40).map(|i| Request::post("echo", vec![b'u'; i * 97])).collect::<Vec<_>>())
-        });
-    }
+    watch("unix", &[], Launch::unix, &[], |gunicorn| {
+        (
+            keep(gunicorn, &(0..40).map(|i| Request::post("echo", vec![b'u'; i * 97])).collect::<Vec<_>>()),
+            Vec::new(),
+        )
+    });
 }
 
 #[test]
@@ -215,30 +225,31 @@ fn garbage_and_then_a_request() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
         b"GET /plain/x HTTP/1.1\r\nHost: a\r\nContent-Length: nine\r\n\r\n",
-        b"GET /plain/x HTTP/1.1\r\nno colon here\r\n\r\n",
+        b"GET /plain/y HTTP/1.1\r\nno colon here\r\n\r\n",
     ];
     let losses = ["not_http", "response_without_request", "cut", "gap", "head_too_large", "upgraded"];
-    for (class, app) in SERVERS {
-        let stage = Stage::enter("garbage");
-        let observer = Observer::start(&[]);
-        let gunicorn = Gunicorn::start(&stage, &Launch::new(class, app).workers(1));
-        observer.wait_instances(&gunicorn.workers());
-        let long = vec![b'G'; 100_000];
-        let mut client = Client::new(gunicorn.address(), Mode::New);
-        let mut sent = Vec::new();
-        for bytes in garbage.into_iter().chain([long.as_slice()]) {
-            let mut connection = must(Connection::open(gunicorn.address()), "connect");
-            connection.write_raw(bytes).ok();
-            connection.finish_writing();
-            connection.drain();
-            sent.push(client.send(&Request::get("plain")));
-        }
-        observer.wait_requests(&stage, &sent);
-        let report = observer.stop();
-        // A server answers some of it with 400: at most one segment each may say so.
-        let maybe = ["/plain/x", "/", "*", ""].map(|path| Sent { path: path.into(), ..sent[0].clone() });
-        Expectation::new(&stage, &gunicorn, &sent).maybe(&maybe).losing(&losses).check(&report);
-    }
+    let long = vec![b'G'; 100_000];
+    watch(
+        "garbage",
+        &[],
+        |launch| launch,
+        &losses,
+        |gunicorn| {
+            let mut client = Client::new(gunicorn.address(), Mode::New);
+            let mut sent = Vec::new();
+            for bytes in garbage.into_iter().chain([long.as_slice()]) {
+                let mut connection = must(Connection::open(gunicorn.address()), "connect");
+                connection.write_raw(bytes).ok();
+                connection.finish_writing();
+                connection.drain();
+                sent.push(client.send(&Request::get("plain")));
+            }
+            // A server answers some of it with 400: at most one segment each may say so.
+            let maybe = ["/plain/x", "/plain/y", "/", "*", ""]
+                .map(|path| Sent { path: path.into(), ..sent[0].clone() });
+            (sent, maybe.to_vec())
+        },
+    );
 }
 
 #[test]
@@ -256,11 +267,11 @@ fn sw8_is_honoured_and_a_broken_one_suppresses() {
     let suppressed = keep(&gunicorn, &broken.map(get));
     assert!(suppressed.iter().all(|sent| sent.status == Some(200)), "{suppressed:?}");
     let sent = [linked.clone(), keep(&gunicorn, &[Request::get("plain")])].concat();
-    observer.wait_requests(&stage, &sent);
+    observer.wait_requests(&gunicorn, &sent);
     let report = observer.stop();
-    Expectation::new(&stage, &gunicorn, &sent).losing(&["bad_sw8"]).check(&report);
+    Expectation::new(&gunicorn, &sent).losing(&["bad_sw8"]).check(&report);
     assert_eq!(report.drops().get("bad_sw8"), Some(&4), "{:?}", report.drops());
-    for segment in segments(&report.lines, &stage.service) {
+    for segment in segments(&report.lines, gunicorn.service()) {
         let span = &segment.spans[0];
         if !linked.iter().any(|sent| sent.path == span.operation) {
             assert!(span.refs.is_empty() && segment.trace_id != "trace-1", "{segment:?}");

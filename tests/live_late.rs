@@ -39,13 +39,13 @@ fn changed(name: &str, launch: &Launch, change: impl Fn(&Gunicorn)) {
     change(&gunicorn);
     observer.wait_instances(&gunicorn.workers());
     sent.extend(traffic(&gunicorn));
-    observer.wait_requests(&stage, &sent);
+    observer.wait_requests(&gunicorn, &sent);
     let workers = gunicorn.ever();
     gunicorn.stop();
     observer.wait_gone(&[vec![gunicorn.master()], workers.clone()].concat());
     let report = observer.stop();
-    Expectation::new(&stage, &gunicorn, &sent).check(&report);
-    check_instances(&report, &stage, &gunicorn, &workers);
+    Expectation::new(&gunicorn, &sent).check(&report);
+    check_instances(&report, &gunicorn, &workers);
 }
 
 #[test]
@@ -98,8 +98,8 @@ fn a_connection_older_than_the_observer() {
         let sent: Vec<_> =
             requests.iter().enumerate().map(|(i, request)| clients[i % 4].send(request)).collect();
         assert!(sent.iter().all(|sent| ports.contains(&sent.port)), "a connection was not kept");
-        observer.wait_requests(&stage, &sent);
-        Expectation::new(&stage, &gunicorn, &sent).check(&observer.stop());
+        observer.wait_requests(&gunicorn, &sent);
+        Expectation::new(&gunicorn, &sent).check(&observer.stop());
     }
 }
 
@@ -117,9 +117,9 @@ fn a_request_older_than_the_observer() {
         });
         let observer = Observer::start(&[]);
         let (first, sent) = waiting.join().unwrap();
-        observer.wait_requests(&stage, &sent);
+        observer.wait_requests(&gunicorn, &sent);
         let report = observer.stop();
-        Expectation::new(&stage, &gunicorn, &sent)
+        Expectation::new(&gunicorn, &sent)
             .maybe(&[first])
             .losing(&["response_without_request"])
             .check(&report);
@@ -134,8 +134,8 @@ fn one_observer_after_the_other() {
         let observer = Observer::start(&[]);
         observer.wait_instances(&gunicorn.workers());
         let sent = traffic(&gunicorn);
-        observer.wait_requests(&stage, &sent);
-        Expectation::new(&stage, &gunicorn, &sent).check(&observer.stop());
+        observer.wait_requests(&gunicorn, &sent);
+        Expectation::new(&gunicorn, &sent).check(&observer.stop());
         traffic(&gunicorn);
     }
 }
@@ -147,8 +147,8 @@ fn two_observers_at_once_see_the_same() {
     let observers = [Observer::start(&[]), Observer::start(&[])];
     let sent = traffic(&gunicorn);
     for observer in observers {
-        observer.wait_requests(&stage, &sent);
-        Expectation::new(&stage, &gunicorn, &sent).check(&observer.stop());
+        observer.wait_requests(&gunicorn, &sent);
+        Expectation::new(&gunicorn, &sent).check(&observer.stop());
     }
 }
 
@@ -156,7 +156,7 @@ fn two_observers_at_once_see_the_same() {
 #[test]
 fn names_of_services() {
     let stage = Stage::enter("names");
-    let own = |suffix: &str| format!("{}-{suffix}", stage.service);
+    let own = |suffix: &str| format!("{}-{suffix}", stage.service());
     let (agent, otel, name) = (own("agent"), own("otel"), own("name"));
     let base = || Launch::new("sync", "wsgi_app:app").workers(1);
     let named = || base().args(&["--name", &name]);

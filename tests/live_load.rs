@@ -54,9 +54,9 @@ fn ten_thousand(name: &str, launch: &Launch, mode: Mode) {
     let gunicorn = Gunicorn::start(&stage, launch);
     observer.wait_instances(&gunicorn.workers());
     let sent = send_all(gunicorn.address(), mode, 4, plain(REQUESTS));
-    observer.wait_requests(&stage, &sent);
+    observer.wait_requests(&gunicorn, &sent);
     let report = observer.stop();
-    Expectation::new(&stage, &gunicorn, &sent).check_counts(&report);
+    Expectation::new(&gunicorn, &sent).check_counts(&report);
 }
 
 #[test]
@@ -102,15 +102,15 @@ fn a_killed_observer_disturbs_nobody_and_the_next_takes_over() {
         let during = traffic.finish();
         let after = send_all(gunicorn.address(), mode, 4, plain(500));
         assert_answered(&during);
-        second.wait_requests(&stage, &after);
+        second.wait_requests(&gunicorn, &after);
         let report = second.stop();
         // A request or response under way when the second one came has no beginning for it.
-        Expectation::new(&stage, &gunicorn, &after)
+        Expectation::new(&gunicorn, &after)
             .maybe(&during)
             .losing(&["response_without_request", "gap", "not_http"])
             .check(&report);
-        Expectation::new(&stage, &gunicorn, &during).check_partial(&killed);
-        assert!(segments(&killed.lines, &stage.service).count() > 0, "{}", killed.stderr);
+        Expectation::new(&gunicorn, &during).check_partial(&killed);
+        assert!(segments(&killed.lines, gunicorn.service()).count() > 0, "{}", killed.stderr);
     }
 }
 
@@ -159,16 +159,22 @@ fn a_worker_that_dies_in_a_request() {
         all.push(client.send(&Request::get("plain")));
     }
     assert!(died.iter().all(|sent| sent.status.is_none()), "{died:?}");
-    observer.wait_requests(&stage, &all);
+    observer.wait_requests(&gunicorn, &all);
     let report = observer.stop();
     let ends: BTreeSet<_> = died.iter().map(|sent| sent.path.as_str()).collect();
-    let failed = segments(&report.lines, &stage.service)
+    let failed = segments(&report.lines, gunicorn.service())
         .filter(|segment| ends.contains(segment.spans[0].operation.as_str()))
         .inspect(|segment| assert!(segment.spans[0].is_error, "{segment:?}"))
         .count() as u64;
     let cut = report.drops().get("cut").copied().unwrap_or(0);
-    assert_eq!(failed + cut, 4, "error segments and cuts; {:?}\n{}", report.drops(), report.stderr);
-    Expectation::new(&stage, &gunicorn, &all).maybe(&died).losing(&["cut"]).check(&report);
+    assert_eq!(
+        failed.max(cut),
+        4,
+        "{failed} error segments and {cut} cuts; {:?}\n{}",
+        report.drops(),
+        report.stderr
+    );
+    Expectation::new(&gunicorn, &all).maybe(&died).losing(&["cut"]).check(&report);
 }
 
 /// Workers are replaced after five requests each, under load.
@@ -181,9 +187,9 @@ fn recycled_workers() {
         let sent = send_all(gunicorn.address(), mode, 4, plain(300));
         // A worker may refuse a connection that it had accepted when its time came; that is no served request.
         let (served, refused): (Vec<_>, Vec<_>) = sent.into_iter().partition(|sent| sent.error.is_none());
-        observer.wait_requests(&stage, &served);
+        observer.wait_requests(&gunicorn, &served);
         let report = observer.stop();
         assert!(refused.len() < 60, "{} of 300 failed: {:?}", refused.len(), refused.first());
-        Expectation::new(&stage, &gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+        Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
     }
 }

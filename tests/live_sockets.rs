@@ -22,8 +22,8 @@ fn run(name: &str, launch: &Launch, losses: &[&str], traffic: impl FnOnce(&Gunic
     let gunicorn = Gunicorn::start(&stage, launch);
     observer.wait_instances(&gunicorn.workers());
     let sent = traffic(&gunicorn);
-    observer.wait_requests(&stage, &sent);
-    Expectation::new(&stage, &gunicorn, &sent).losing(losses).check(&observer.stop());
+    observer.wait_requests(&gunicorn, &sent);
+    Expectation::new(&gunicorn, &sent).losing(losses).check(&observer.stop());
 }
 
 /// Answers of one action, with plain requests between them on the worker's own way.

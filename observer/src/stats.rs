@@ -10,7 +10,7 @@ pub enum Reason {
     UnknownRecord = 100,
     /// A record shorter than its kind.
     ShortRecord = 101,
-    /// Bytes of a head were not copied, so the message could not be read.
+    /// Bytes that were lost or not copied hid a message. One whose head was seen is told all the same.
     Gap = 102,
     /// Bytes that are not HTTP/1 on a connection that a worker reads.
     NotHttp = 103,
@@ -20,7 +20,7 @@ pub enum Reason {
     ConnectionsFull = 105,
     /// A response without a request.
     ResponseWithoutRequest = 106,
-    /// The connection or the process ended before the response did.
+    /// A request that its server had said it would not answer. One that is cut short otherwise is reported.
     Cut = 107,
     /// A request served by a process that is not known to be a worker.
     UnknownProcess = 108,

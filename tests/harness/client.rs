@@ -82,6 +82,9 @@ pub struct Sent {
     pub body: Vec<u8>,
     /// Why there is no whole response.
     pub error: Option<String>,
+    /// Ports from which it was sent before, over kept connections that the server closed without an answer; the
+    /// worker may have read it there.
+    pub abandoned: Vec<Option<u16>>,
 }
 
 /// The head of a response.
@@ -178,7 +181,7 @@ impl Connection {
         Sent {
             method: request.method.into(),
             path: request.path.clone(),
-            host: request.origin.strip_prefix("http://").map_or_else(|| self.host.clone(), str::to_owned),
+            host: request.host(&self.host),
             status: None,
             worker: None,
             port: self.port,
@@ -187,6 +190,7 @@ impl Connection {
             framed: false,
             body: Vec::new(),
             error: None,
+            abandoned: Vec::new(),
         }
     }
 
@@ -339,7 +343,9 @@ impl Client {
         };
         let sent = connection.send(request);
         if reused && sent.status.is_none() {
-            return self.send(request);
+            let mut again = self.send(request);
+            again.abandoned.push(sent.port);
+            return again;
         }
         if self.mode == Mode::KeepAlive {
             self.connection = Some(connection);
@@ -361,6 +367,7 @@ fn refused(request: &Request, error: &io::Error) -> Sent {
         framed: false,
         body: Vec::new(),
         error: Some(error.to_string()),
+        abandoned: Vec::new(),
     }
 }
 

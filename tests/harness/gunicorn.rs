@@ -96,6 +96,8 @@ pub struct Access {
 #[derive(Debug)]
 pub struct Gunicorn {
     child: Child,
+    service: String,
+    base: String,
     address: Address,
     dir: PathBuf,
 }
@@ -104,6 +106,7 @@ impl Gunicorn {
     /// Starts gunicorn and waits until every worker has loaded the application.
     pub fn start(stage: &Stage, launch: &Launch) -> Self {
         let python = Python::standard();
+        let (service, base) = (stage.service(), stage.base.clone());
         let dir = stage.folder("gunicorn");
         must(fs::create_dir(dir.join("counts")), "make a folder for the counts");
         let socket = dir.join("socket");
@@ -114,7 +117,7 @@ impl Gunicorn {
         command.current_dir(&apps).env_clear().stdin(std::process::Stdio::null());
         command.stdout(must(log.try_clone(), "share gunicorn's log")).stderr(log);
         command.env("PATH", "/usr/bin:/bin").env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("SW_AGENT_NAME", &stage.service).env("SW_AGENT_INSTANCE_NAME", &stage.base);
+        command.env("SW_AGENT_NAME", &service).env("SW_AGENT_INSTANCE_NAME", &base);
         command.env("HOME", &dir);
         if launch.counts {
             command.env("LIVE_COUNTS", dir.join("counts"));
@@ -137,7 +140,7 @@ impl Gunicorn {
         command.arg("--config").arg(apps.join("gunicorn.conf.py"));
         command.args(&launch.args).arg(launch.app);
         let child = must(command.spawn(), format_args!("start {command:?}"));
-        let mut gunicorn = Self { child, address: Address::Unix(socket), dir };
+        let mut gunicorn = Self { child, service, base, address: Address::Unix(socket), dir };
         if !launch.unix {
             gunicorn.address = Address::Tcp(gunicorn.listening());
         }
@@ -157,6 +160,21 @@ impl Gunicorn {
     /// Where it serves.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Its service: no other gunicorn has it.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The master's instance name.
+    pub fn master_name(&self) -> String {
+        format!("{}-master({})", self.base, self.master())
+    }
+
+    /// A worker's instance name.
+    pub fn worker_name(&self, worker: u32) -> String {
+        format!("{}-child({worker})", self.master_name())
     }
 
     /// Its process.

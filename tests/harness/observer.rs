@@ -26,8 +26,8 @@ use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::client::Sent;
+use crate::gunicorn::Gunicorn;
 use crate::gunicorn::kill;
-use crate::stage::Stage;
 use crate::stage::must;
 use crate::stage::profile;
 use crate::stage::wait;
@@ -271,9 +271,9 @@ impl Observer {
     }
 
     /// Waits until each of these requests is reported, and no longer than that may take.
-    pub fn wait_requests(&self, stage: &Stage, sent: &[Sent]) {
+    pub fn wait_requests(&self, gunicorn: &Gunicorn, sent: &[Sent]) {
         self.wait(PATIENCE, |lines| {
-            let found = segments(lines, &stage.service).filter_map(|segment| segment.spans.last());
+            let found = segments(lines, gunicorn.service()).filter_map(|segment| segment.spans.last());
             let found: HashSet<_> = found.map(|span| span.operation.as_str()).collect();
             sent.iter().all(|sent| found.contains(sent.path.as_str()))
         });

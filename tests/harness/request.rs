@@ -113,8 +113,14 @@ impl Request {
         self
     }
 
-    /// The head, up to and with its empty line.
-    pub fn head(&self, host: &str) -> Vec<u8> {
+    /// The `Host` header to a server of this name: the absolute form has its own.
+    pub fn host(&self, server: &str) -> String {
+        self.origin.strip_prefix("http://").unwrap_or(server).to_owned()
+    }
+
+    /// The head for a server of this name, up to and with its empty line.
+    pub fn head(&self, server: &str) -> Vec<u8> {
+        let host = self.host(server);
         let mark = if self.query.is_empty() { "" } else { "?" };
         let target = format!("{}{}{mark}{}", self.origin, self.path, self.query);
         let mut head = format!("{} {target} {}\r\nHost: {host}\r\n", self.method, self.version);

@@ -25,12 +25,11 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// The machine, for one test: the observer sees every gunicorn, so two tests must not run at once.
 #[derive(Debug)]
 pub struct Stage {
-    /// Name for the service that this test watches; no other test has it.
-    pub service: String,
     /// Base of its instance names.
     pub base: String,
     /// A folder that goes when the test passes.
     pub dir: PathBuf,
+    unique: String,
     _turn: File,
 }
 
@@ -41,7 +40,12 @@ impl Stage {
         let unique = format!("{name}-{}-{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let dir = target().join("live").join(&unique);
         must(fs::create_dir_all(&dir), format_args!("make {}", dir.display()));
-        Self { service: format!("live-{unique}"), base: format!("host-{name}"), dir, _turn: turn }
+        Self { base: format!("host-{name}"), unique, dir, _turn: turn }
+    }
+
+    /// A new name for a service.
+    pub fn service(&self) -> String {
+        format!("live-{}-{}", self.unique, NUMBER.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A new folder in its own.

@@ -13,7 +13,6 @@ use crate::observer::Segment;
 use crate::observer::Span;
 use crate::observer::instances;
 use crate::observer::segments;
-use crate::stage::Stage;
 
 /// How much earlier than the client's a start may seem, in ms.
 const EARLY: f64 = 2.0;
@@ -27,7 +26,6 @@ const SHOWN: usize = 20;
 /// What must have been reported.
 #[derive(Debug)]
 pub struct Expectation<'a> {
-    stage: &'a Stage,
     gunicorn: &'a Gunicorn,
     sent: &'a [Sent],
     maybe: BTreeSet<&'a str>,
@@ -37,8 +35,8 @@ pub struct Expectation<'a> {
 
 impl<'a> Expectation<'a> {
     /// One segment for each request that was sent, no other, and nothing lost.
-    pub fn new(stage: &'a Stage, gunicorn: &'a Gunicorn, sent: &'a [Sent]) -> Self {
-        Self { stage, gunicorn, sent, maybe: BTreeSet::new(), losses: BTreeSet::new(), faults: Vec::new() }
+    pub fn new(gunicorn: &'a Gunicorn, sent: &'a [Sent]) -> Self {
+        Self { gunicorn, sent, maybe: BTreeSet::new(), losses: BTreeSet::new(), faults: Vec::new() }
     }
 
     /// At most one segment for each of these as well.
@@ -86,7 +84,7 @@ impl<'a> Expectation<'a> {
     fn requests(&mut self, lines: &[Line]) {
         let mut by_path: HashMap<&str, Vec<&Segment>> = HashMap::new();
         let mut ids = BTreeSet::new();
-        for segment in segments(lines, &self.stage.service) {
+        for segment in segments(lines, self.gunicorn.service()) {
             if !ids.insert(&segment.segment_id) {
                 self.fault(format!("two segments have the id {}", segment.segment_id));
             }
@@ -97,7 +95,11 @@ impl<'a> Expectation<'a> {
             if sent.status.is_none() || sent.error.is_some() {
                 self.fault(format!("the client got no whole response: {}", shown(sent)));
             }
-            match by_path.remove(sent.path.as_str()).as_deref() {
+            let mut found = by_path.remove(sent.path.as_str());
+            if let Some(found) = &mut found {
+                found.retain(|segment| !is_abandoned(sent, segment));
+            }
+            match found.as_deref() {
                 None => self.fault(format!("missing: {}", shown(sent))),
                 Some([segment]) => self.segment(sent, segment),
                 Some(more) => self.fault(format!("{} times: {}: {more:?}", more.len(), shown(sent))),
@@ -112,10 +114,9 @@ impl<'a> Expectation<'a> {
 
     fn segment(&mut self, sent: &Sent, segment: &Segment) {
         let mut wrong = Vec::new();
-        let names =
-            self.gunicorn.ever().into_iter().map(|worker| worker_name(self.stage, self.gunicorn, worker));
+        let names = self.gunicorn.ever().into_iter().map(|worker| self.gunicorn.worker_name(worker));
         let is_right = match sent.worker {
-            Some(worker) => segment.instance == worker_name(self.stage, self.gunicorn, worker),
+            Some(worker) => segment.instance == self.gunicorn.worker_name(worker),
             None => names.into_iter().any(|name| name == segment.instance),
         };
         if !is_right {
@@ -136,8 +137,10 @@ impl<'a> Expectation<'a> {
     }
 
     fn losses(&mut self, report: &Report) {
+        let abandoned: usize = self.sent.iter().map(|sent| sent.abandoned.len()).sum();
         for (reason, count) in report.drops() {
-            if *count > 0 && !self.losses.contains(reason.as_str()) {
+            let allowed = if reason == "cut" { abandoned as u64 } else { 0 };
+            if *count > allowed && !self.losses.contains(reason.as_str()) {
                 self.fault(format!("lost: {reason} {count} times"));
             }
         }
@@ -145,11 +148,11 @@ impl<'a> Expectation<'a> {
 
     fn counts(&mut self, report: &Report) {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-        for segment in segments(&report.lines, &self.stage.service) {
+        for segment in segments(&report.lines, self.gunicorn.service()) {
             *seen.entry(&segment.instance).or_default() += 1;
         }
         for (worker, count) in self.gunicorn.counts() {
-            let name = worker_name(self.stage, self.gunicorn, worker);
+            let name = self.gunicorn.worker_name(worker);
             let reported = seen.remove(name.as_str()).unwrap_or(0);
             if reported != count {
                 self.fault(format!("{name} counted {count} requests, reported are {reported}"));
@@ -159,7 +162,7 @@ impl<'a> Expectation<'a> {
             self.fault(format!("{name} counted no requests, reported are {count}"));
         }
         let logged: BTreeSet<String> = self.gunicorn.access().into_iter().map(|access| access.path).collect();
-        let reported: BTreeSet<String> = segments(&report.lines, &self.stage.service)
+        let reported: BTreeSet<String> = segments(&report.lines, self.gunicorn.service())
             .filter_map(|segment| segment.spans.last())
             .map(|span| span.operation.clone())
             .collect();
@@ -184,6 +187,14 @@ impl<'a> Expectation<'a> {
             tail(&self.gunicorn.log()),
         );
     }
+}
+
+/// A try over a connection that the server closed without an answer.
+fn is_abandoned(sent: &Sent, segment: &Segment) -> bool {
+    let on =
+        |span: &Span, port: &Option<u16>| port.is_some_and(|port| span.peer == format!("127.0.0.1:{port}"));
+    let lost = |span: &Span| span.is_error && span.tag("http.status_code").is_none();
+    segment.spans.last().is_some_and(|span| lost(span) && sent.abandoned.iter().any(|port| on(span, port)))
 }
 
 /// What is wrong with the span of a request.
@@ -228,14 +239,14 @@ fn ms(value: i64) -> f64 {
 }
 
 /// The master and these workers are instances with properties, once each, and all of them are gone.
-pub fn check_instances(report: &Report, stage: &Stage, gunicorn: &Gunicorn, workers: &[u32]) {
+pub fn check_instances(report: &Report, gunicorn: &Gunicorn, workers: &[u32]) {
     let mut faults = Vec::new();
-    let master = (gunicorn.master(), "master", master_name(stage, gunicorn));
-    let workers = workers.iter().map(|pid| (*pid, "worker", worker_name(stage, gunicorn, *pid)));
+    let master = (gunicorn.master(), "master", gunicorn.master_name());
+    let workers = workers.iter().map(|pid| (*pid, "worker", gunicorn.worker_name(*pid)));
     let wanted: Vec<_> = [master].into_iter().chain(workers).collect();
     for (pid, role, name) in &wanted {
         let found: Vec<_> =
-            instances(&report.lines, &stage.service).filter(|found| found.pid == *pid).collect();
+            instances(&report.lines, gunicorn.service()).filter(|found| found.pid == *pid).collect();
         let [instance] = found.as_slice() else {
             faults.push(format!("{role} {name}: {} times an instance", found.len()));
             continue;
@@ -260,22 +271,12 @@ pub fn check_instances(report: &Report, stage: &Stage, gunicorn: &Gunicorn, work
             faults.push(format!("{name} is not gone once"));
         }
     }
-    for instance in instances(&report.lines, &stage.service) {
+    for instance in instances(&report.lines, gunicorn.service()) {
         if !wanted.iter().any(|(pid, ..)| *pid == instance.pid) {
             faults.push(format!("extra: {instance:?}"));
         }
     }
     assert!(faults.is_empty(), "{}\nlog of sw-observe:\n{}", faults.join("\n"), tail(&report.stderr));
-}
-
-/// The master's instance name.
-pub fn master_name(stage: &Stage, gunicorn: &Gunicorn) -> String {
-    format!("{}-master({})", stage.base, gunicorn.master())
-}
-
-/// A worker's instance name.
-pub fn worker_name(stage: &Stage, gunicorn: &Gunicorn, worker: u32) -> String {
-    format!("{}-child({worker})", master_name(stage, gunicorn))
 }
 
 fn shown(sent: &Sent) -> String {

@@ -85,7 +85,7 @@ fn live(tally: &mut Tally) {
     tally.step("tracefs", mounted);
     // One after the other: each looks at every gunicorn of this machine.
     let mut command =
-        test(&["-p", "tests", "--features", "privileged", "--test", "live", "--", "--test-threads=1"]);
+        test(&["-p", "tests", "--features", "privileged", "--test", "live_*", "--", "--test-threads=1"]);
     if !shell::is_root() {
         command.env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", ARCH.to_uppercase()), "sudo -E");
     }

@@ -78,10 +78,10 @@ pub struct FExit<const ARGS: usize>(pub FExitContext);
 impl<const ARGS: usize> Exit for FExit<ARGS> {
     #[inline(always)]
     fn ret(&self) -> i64 {
-        let slots = self.0.as_ptr().cast::<i64>();
+        let slot = self.0.as_ptr().cast::<i64>().wrapping_add(ARGS);
         // SAFETY: the context of an fexit program is an array of one slot per argument and one for the
         // result; the verifier checks the bound against the function's BTF prototype.
-        let value = unsafe { *slots.add(ARGS) };
+        let value = unsafe { *slot };
         // Socket functions return `int`: the upper half of the register is undefined.
         i64::from(value as i32)
     }

@@ -163,7 +163,9 @@ pub fn take(cx: &impl Exit) -> Option<(Call, i64)> {
     let thread = filter::current();
     // SAFETY: the entry is this thread's own: nobody else writes or removes it.
     let call = *unsafe { CALLS.get(thread) }?;
-    let _ = CALLS.remove(thread);
+    if CALLS.remove(thread).is_err() {
+        return None;
+    }
     let result = cx.ret();
     (result >= 0).then_some((call, result))
 }
@@ -175,12 +177,11 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
     let receives = call.receives != 0;
     // SAFETY: a live map value. Two threads that read one stream at a time may disturb the count; so they
     // do the stream itself.
-    let (conn, offset, ignored) = unsafe {
-        let total = if receives { &raw mut (*socket).received } else { &raw mut (*socket).sent };
-        let offset = *total;
-        *total = offset + size;
-        ((*socket).conn, offset, (*socket).ignored)
-    };
+    let socket = unsafe { &mut *socket };
+    let total = if receives { &mut socket.received } else { &mut socket.sent };
+    let offset = *total;
+    *total = offset + size;
+    let (conn, ignored) = (socket.conn, socket.ignored);
     if ignored != 0 {
         return None;
     }
@@ -259,17 +260,14 @@ fn framed<const N: usize>(record: &Moved, base: u64, len: u64) {
     };
     // The callers keep within `N`; hidden from the compiler, so that the verifier sees it checked here.
     let len = core::hint::black_box(len).min(N as u64) as u32;
-    let frame = entry.as_mut_ptr();
-    // SAFETY: `frame` points to reserved memory of this type; the helper writes at most `N` bytes of it and
-    // reports a bad user address as an error.
-    unsafe {
-        (&raw mut (*frame).moved).write(*record);
-        let bytes = (&raw mut (*frame).bytes).cast();
-        if copy_from_user(bytes, len, base as *const _) == 0 {
-            (*frame).moved.header.len = len;
-        } else {
-            emit::lost(Drop::UserFault);
-        }
+    // SAFETY: reserved memory of this type, all of it integers; every field that is read later is written here.
+    let frame = unsafe { &mut *entry.as_mut_ptr() };
+    frame.moved = *record;
+    // SAFETY: the helper writes at most `N` bytes and reports a bad user address as an error.
+    if unsafe { copy_from_user(frame.bytes.as_mut_ptr().cast(), len, base as *const _) } == 0 {
+        frame.moved.header.len = len;
+    } else {
+        emit::lost(Drop::UserFault);
     }
     entry.submit(emit::wake());
 }

@@ -30,7 +30,7 @@ pub(crate) use offset;
 #[inline(always)]
 pub fn load(at: usize) -> u32 {
     // SAFETY: `at` is the offset of one of the table's fields, all of which are `u32`.
-    unsafe { core::ptr::read_volatile((&raw const OFFSETS).cast::<u8>().add(at).cast::<u32>()) }
+    unsafe { core::ptr::read_volatile((&raw const OFFSETS).cast::<u8>().wrapping_add(at).cast::<u32>()) }
 }
 
 /// Facts of the running kernel.

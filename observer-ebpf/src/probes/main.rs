@@ -1,5 +1,9 @@
 //! Attach points: one line per place the kernel can call us.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "registers are 64 bits wide, what they carry often is not"
+)]
 
 mod attach;
 mod emit;

@@ -53,7 +53,7 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
         child_inner: kernel::inner_pid(child).unwrap_or(child_pid),
         child_start: kernel::process_start(child),
         parent_start: kernel::process_start(parent),
-        flags: u32::from(shares) * forked::SHARES_MEMORY | u32::from(worker) * forked::WORKER,
+        flags: (u32::from(shares) * forked::SHARES_MEMORY) | (u32::from(worker) * forked::WORKER),
         zero: 0,
     });
     Some(())

@@ -228,9 +228,6 @@ impl Connection {
         if waiting.exchange.status.is_some() && self.responses.is_open_ended() {
             self.finish(waiting, self.last_write, Outcome::Complete, findings);
         } else {
-            if !waiting.told {
-                findings.drops.count(Reason::Cut);
-            }
             self.finish(waiting, at, Outcome::Cut, findings);
         }
     }
@@ -271,8 +268,10 @@ impl Connection {
                 Some(Event::Head(head)) => self.asked(head, &mut findings.drops),
                 Some(Event::Ended) => self.reading = None,
                 Some(Event::Failed(fault)) => {
-                    self.reading = None;
-                    findings.drops.count(reason(fault));
+                    // A request whose head was read is told, wherever its body ends.
+                    if self.reading.take().is_none() {
+                        findings.drops.count(reason(fault));
+                    }
                 }
             }
         }
@@ -375,10 +374,13 @@ impl Connection {
                     return Verdict::GiveUp;
                 }
                 Some(Event::Failed(fault)) => {
-                    findings.drops.count(reason(fault));
-                    if let Some(exchange) = self.answer().filter(|exchange| exchange.status.is_none()) {
-                        exchange.first_byte = None;
-                        self.answering = false;
+                    // A response whose head was seen is told; it ends with its last write.
+                    if self.answer().is_none_or(|exchange| exchange.status.is_none()) {
+                        findings.drops.count(reason(fault));
+                        if let Some(exchange) = self.answer() {
+                            exchange.first_byte = None;
+                            self.answering = false;
+                        }
                     }
                 }
             }

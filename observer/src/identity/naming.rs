@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn service_names_come_from_the_first_source_that_has_one() {
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+        let cases: &[Case] = &[
             ("gunicorn -w 2 app:app", &[("SW_AGENT_NAME", "shop")], "shop"),
             ("gunicorn -w 2 app:app", &[("SW_AGENT_NAME", "shop"), ("SW_AGENT_NAMESPACE", "eu")], "shop|eu"),
             ("gunicorn app:app", &[("OTEL_SERVICE_NAME", "otel")], "otel"),

@@ -18,6 +18,9 @@ const NEEDED: [(CapabilitySet, &str, &str); 4] = [
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", "reads them under another user"),
 ];
 
+/// The initial pid namespace's inode number (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// One line of `sw-observe check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -35,6 +38,15 @@ pub struct Finding {
 pub fn permission() -> Result<(), KernelError> {
     let missing = missing_capabilities();
     if missing.is_empty() { Ok(()) } else { Err(KernelError::Permission { missing: missing.join(", ") }) }
+}
+
+/// Fails outside the initial pid namespace: the probes name processes by their pids there, `/proc` would not.
+pub fn pid_namespace() -> Result<(), KernelError> {
+    if sees_all_pids() { Ok(()) } else { Err(KernelError::PidNamespace) }
+}
+
+fn sees_all_pids() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
 }
 
 fn missing_capabilities() -> Vec<&'static str> {
@@ -89,6 +101,11 @@ pub fn findings() -> Vec<Finding> {
                 let reasons: Vec<_> = reasons.map(|(_, name, why)| format!("{name} {why}")).collect();
                 format!("run as root (sudo), or add the capabilities: {}", reasons.join("; "))
             }),
+        },
+        Finding {
+            name: "pid namespace",
+            found: if sees_all_pids() { "the host's" } else { "a container's" }.to_owned(),
+            remedy: (!sees_all_pids()).then(|| "run in the host's: hostPID: true, or --pid=host".to_owned()),
         },
         Finding {
             name: "btf",

@@ -42,6 +42,12 @@ pub enum KernelError {
         /// Names of the missing capabilities.
         missing: String,
     },
+    /// In a container with pids of its own.
+    #[error(
+        "cannot watch from a pid namespace of its own: processes have other pids there: \
+         run in the host's (Kubernetes: hostPID: true; containers: --pid=host)"
+    )]
+    PidNamespace,
     /// The kernel has no BTF.
     #[error(
         "cannot read kernel type information {path}: {source}: \
@@ -157,6 +163,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
         return Err(KernelError::Stub);
     }
     capability::permission()?;
+    capability::pid_namespace()?;
     let Layout { offsets, facts } = layout()?;
     capability::mount_tracefs()?;
     let btf = Btf::from_sys_fs()?;
