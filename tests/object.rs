@@ -126,7 +126,8 @@ fn instructions(elf: &object::File<'static>) -> BTreeMap<String, u64> {
 /// `name instructions` a line; `#` begins a comment.
 fn parse(text: &str) -> Result<BTreeMap<String, u64>, String> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    let pair = |line: &str| Some((line.split_once(' ')?.0.to_owned(), line.split_once(' ')?.1.trim().parse().ok()?));
+    let pair =
+        |line: &str| Some((line.split_once(' ')?.0.to_owned(), line.split_once(' ')?.1.trim().parse().ok()?));
     lines.map(|line| pair(line).ok_or_else(|| format!("not `name number`: {line}"))).collect()
 }
 
