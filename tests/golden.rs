@@ -1,4 +1,5 @@
 //! Tapes of real runs replay to what they did when they were last looked at. `SW_OBSERVE_BLESS=1` rewrites the answers.
+#![expect(clippy::expect_used, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
 use std::env;
