@@ -25,6 +25,11 @@ use ring::Ring;
 /// The compiled probes; empty in a build with `SW_OBSERVE_EBPF=stub`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes"));
 
+/// The compiled probes as an ELF object; empty in a build without them.
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// Why probes could not be loaded or attached: what, because of what, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {

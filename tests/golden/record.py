@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+"""Records the tapes of this folder from real runs: `record.py OBSERVER PYTHON [CASE…]`, as root.
+
+PYTHON is an environment with what tests/apps/requirements.txt names. Everything runs in namespaces of its own, so
+that a tape names no machine; what the observer saw of other processes is left out of it.
+"""
+import base64
+import json
+import os
+import pathlib
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+APPS = HERE.parent / "apps"
+PORT = 8000
+UNIX = "/srv/socket"
+FORKED, EXECED, OPENED, RECEIVED, SENT, CLOSED = 1, 2, 6, 7, 8, 9
+MOVED_BYTES = 64
+
+
+def gunicorn(*args, app="wsgi_app:app"):
+    command = ["/opt/python/bin/python", "-m", "gunicorn", *args, app]
+    environ = {"PATH": "/usr/bin:/bin", "SW_AGENT_NAME": "golden", "PYTHONDONTWRITEBYTECODE": "1"}
+    child = subprocess.Popen(command, cwd="/srv/apps", env=environ, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    where = next((word for word in args if "unix:" in word), None)
+    for _ in range(200):
+        try:
+            ask("GET", "/plain/ready", "Connection: close", unix=where)
+            return child
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"gunicorn does not listen: {command}")
+
+
+def connect(unix=None):
+    if unix:
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(UNIX)
+    else:
+        s = socket.create_connection(("127.0.0.1", PORT))
+    s.settimeout(10)
+    return s
+
+
+def head(method, path, *headers):
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: golden:8000", *headers, "", ""]).encode()
+
+
+def read(s, wanted):
+    """Reads until `wanted` stands in what was read, or the server closes."""
+    seen = b""
+    while wanted not in seen:
+        more = s.recv(65536)
+        if not more:
+            break
+        seen += more
+    return seen
+
+
+def ask(method, path, *headers, body=b"", unix=None):
+    """One request on a connection of its own."""
+    s = connect(unix)
+    s.sendall(head(method, path, *headers) + body)
+    while s.recv(65536):
+        pass
+    s.close()
+
+
+def close(s):
+    s.close()
+    time.sleep(0.05)
+
+
+BIND = ("--bind", f"127.0.0.1:{PORT}")
+
+
+def sync():
+    """Sync worker: a connection per request; 200, 404, 500, HEAD, a body, an inbound sw8 header and a wrong one."""
+    child = gunicorn("--workers", "1", *BIND)
+    ask("GET", "/plain/1")
+    ask("GET", "/missing/2?secret=1")
+    ask("GET", "/fail/3")
+    ask("HEAD", "/plain/4")
+    ask("POST", "/echo/5", "Content-Length: 5", body=b"hello")
+    part = lambda text: base64.b64encode(text.encode()).decode()
+    sw8 = ["1", part("trace"), part("segment"), "3", part("front"), part("front-1"), part("/up"), part("golden:8000")]
+    ask("GET", "/plain/6", "sw8: " + "-".join(sw8))
+    ask("GET", "/plain/7", "sw8: nonsense")
+    ask("GET", "/empty/8")
+    time.sleep(2.5)  # two samples
+    return child
+
+
+def gthread():
+    """Gthread worker: keep-alive, then three pipelined requests in one packet, then bytes that are not HTTP."""
+    child = gunicorn("--workers", "1", "--worker-class", "gthread", "--threads", "2", *BIND)
+    s = connect()
+    for n in range(3):
+        s.sendall(head("GET", f"/plain/{n}"))
+        read(s, b"\r\n\r\n")
+    s.sendall(b"".join(head("GET", f"/missing/p{n}") for n in range(3)))
+    for _ in range(3):
+        time.sleep(0.2)
+    read(s, b"missing")
+    close(s)
+    s = connect()
+    s.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 garbage\r\n\r\n")
+    read(s, b"\r\n\r\n")
+    close(s)
+    return child
+
+
+def uvicorn():
+    """Uvicorn worker (asyncio, h11): chunked request and chunked response, and 100-continue."""
+    worker = ("--worker-class", "uvicorn.workers.UvicornH11Worker")
+    child = gunicorn("--workers", "1", *worker, *BIND, app="fastapi_app:app")
+    s = connect()
+    s.sendall(head("POST", "/echo/1", "Transfer-Encoding: chunked"))
+    for piece in (b"5\r\nhello\r\n", b"6\r\n world\r\n", b"0\r\n\r\n"):
+        time.sleep(0.05)
+        s.sendall(piece)
+    read(s, b"hello world")
+    s.sendall(head("GET", "/stream/2?n=3&size=50"))
+    read(s, b"0\r\n\r\n")
+    s.sendall(head("POST", "/echo/3", "Content-Length: 4", "Expect: 100-continue"))
+    read(s, b"100 Continue\r\n\r\n")
+    s.sendall(b"body")
+    read(s, b"body")
+    close(s)
+    return child
+
+
+def late():
+    """Observer started after gunicorn, in the middle of a kept connection."""
+    child, s = late.begun
+    s.sendall(head("GET", "/missing/after"))
+    read(s, b"missing")
+    close(s)
+    ask("GET", "/plain/new", "Connection: close")
+    return child
+
+
+def late_before():
+    child = gunicorn("--workers", "2", "--worker-class", "gthread", "--keep-alive", "60", *BIND)
+    s = connect()
+    s.sendall(head("GET", "/missing/before"))
+    read(s, b"missing")
+    late.begun = child, s
+
+
+def recycled():
+    """Two requests per worker (`--max-requests 2`): workers go and come."""
+    child = gunicorn("--workers", "1", "--max-requests", "2", *BIND)
+    for n in range(4):
+        ask("GET", f"/plain/{n}")
+        time.sleep(0.7)
+    return child
+
+
+def killed():
+    """A worker killed by SIGKILL in the middle of a request; its successor serves the next one."""
+    child = gunicorn("--workers", "1", *BIND)
+    ask("GET", "/plain/1")
+    s = connect()
+    s.sendall(head("GET", "/slow/2?ms=5000"))
+    time.sleep(0.5)
+    worker = int(pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[0])
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(1.5)
+    close(s)
+    ask("GET", "/plain/3")
+    return child
+
+
+def unix():
+    """A Unix socket: no ports, no addresses."""
+    child = gunicorn("--workers", "1", "--bind", f"unix:{UNIX}")
+    ask("GET", "/plain/1", unix=True)
+    ask("GET", "/fail/2", unix=True)
+    return child
+
+
+CASES = [sync, gthread, uvicorn, late, recycled, killed, unix]
+
+
+def record(case, observer):
+    """Runs one case under the observer and leaves its tape."""
+    before = globals().get(case.__name__ + "_before")
+    if before:
+        before()
+    raw = pathlib.Path("/srv/raw.tape")
+    period = "1" if case is sync else "0"
+    command = [observer, "record", str(raw), "--print=json", "--meter-period", period, "--log-level", "error"]
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if '"ready"' not in watcher.stdout.readline():
+        raise SystemExit("the observer did not get ready")
+    try:
+        child = case()
+        time.sleep(0.3)
+        child.terminate()
+        child.wait()
+        time.sleep(0.5)
+    finally:
+        watcher.terminate()
+        watcher.communicate()
+    tape = HERE / f"{case.__name__}.tape"
+    tape.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in own(raw, child.pid)))
+    print(f"{tape.name}: {tape.stat().st_size} bytes")
+
+
+def own(raw, master):
+    """The lines of a tape that are about one gunicorn."""
+    pids, connections = {master}, set()
+    lines = [json.loads(line) for line in raw.read_text().splitlines()]
+    for line in lines:
+        for holder in line.get("found", []):
+            if holder["facts"]["parent"] in pids:
+                pids.add(holder["facts"]["key"]["pid"])
+    yield lines[0]
+    for line in lines[1:]:
+        (kind, value), = line.items()
+        if kind == "record":
+            value = own_record(base64.b64decode(value), pids, connections)
+            if value is None:
+                continue
+            value = base64.b64encode(value).decode()
+        elif kind == "found":
+            value = [holder for holder in value if holder["facts"]["key"]["pid"] in pids]
+        elif kind == "facts" and value["key"]["pid"] not in pids or kind == "gone" and value not in pids:
+            continue
+        elif kind == "samples":
+            value["processes"] = [sample for sample in value["processes"] if sample["key"]["pid"] in pids]
+        yield {kind: value}
+
+
+def own_record(record, pids, connections):
+    """The record without what lies behind its payload; `None` when it is another's."""
+    _, tgid, _, kind, _, length = struct.unpack_from("<QIIHHI", record)
+    if kind in (OPENED, RECEIVED, SENT, CLOSED):
+        connection = record[24:40]
+        if kind != CLOSED and tgid in pids:
+            connections.add(connection)
+        mine = connection in connections
+        return (record[: MOVED_BYTES + length] if kind in (RECEIVED, SENT) else record) if mine else None
+    if tgid not in pids:
+        return None
+    if kind == FORKED:
+        pids.add(struct.unpack_from("<I", record, 24)[0])
+    return record
+
+
+def main():
+    """Enters the namespaces first, then records."""
+    if os.environ.get("GOLDEN_INSIDE") is None:
+        os.environ["GOLDEN_INSIDE"] = "1"
+        os.execvp("unshare", ["unshare", "--uts", "--net", "--mount", sys.executable, *sys.argv])
+    observer, python, *names = sys.argv[1:]
+    socket.sethostname("golden")
+    for command in (
+        "ip link set lo up",
+        "mount -t tmpfs tmpfs /srv",
+        "mkdir /srv/apps /srv/python",
+        f"mount --bind {APPS} /srv/apps",
+        "mount -t tmpfs tmpfs /opt",
+        "mkdir /opt/python",
+        f"mount --bind {python} /opt/python",
+    ):
+        subprocess.run(command.split(), check=True)
+    for case in CASES:
+        if not names or case.__name__ in names:
+            record(case, observer)
+
+
+if __name__ == "__main__":
+    main()
