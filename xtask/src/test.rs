@@ -55,7 +55,7 @@ pub fn command(options: &Options) -> Outcome {
         phase.run("live tests on this machine's kernel", || live(&mut tally));
     }
     if !options.no_oap {
-        phase.run("a real OAP", || oap(&mut tally));
+        phase.run("a real OAP", || oap(&mut tally, !options.no_live));
     }
     if !options.no_vm {
         phase.run("kernel matrix", || {
@@ -79,17 +79,11 @@ pub fn test(arguments: &[&str]) -> Command {
     command
 }
 
-/// The tests that load probes. Cargo runs as the caller, only the test programs run as root.
+/// The tests that load probes.
 fn live(tally: &mut Tally) {
     let mounted = mount_tracefs();
     tally.step("tracefs", mounted);
-    // One after the other: each looks at every gunicorn of this machine.
-    let mut command =
-        test(&["-p", "tests", "--features", "privileged", "--test", "live_*", "--", "--test-threads=1"]);
-    if !shell::is_root() {
-        command.env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", ARCH.to_uppercase()), "sudo -E");
-    }
-    tally.tests("live", &mut command);
+    tally.tests("live", &mut as_root(&["--features", "privileged", "--test", "live_*"]));
 }
 
 /// The tracepoint variants are described there; a container or a bare machine has it unmounted.
@@ -102,14 +96,29 @@ fn mount_tracefs() -> Outcome {
     shell::run(shell::as_root("mount")?.args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"]))
 }
 
-/// With our own configuration and, where a variable names one, with another.
-fn oap(tally: &mut Tally) {
+/// With our own configuration and, where a variable names one, with another; then the whole path, from a real
+/// gunicorn to a real OAP.
+fn oap(tally: &mut Tally, live: bool) {
     let command = || test(&["-p", "tests", "--features", "oap", "--test", "oap"]);
     tally.tests("OAP with our configuration", command().env_remove(OAP_CONFIG));
     if let Some(folder) = std::env::var_os(OAP_CONFIG).filter(|folder| !folder.is_empty()) {
         let name = format!("OAP with {}", workspace::root().join(folder).display());
         tally.tests(&name, &mut command());
     }
+    if live {
+        tally.tests("gunicorn to OAP", &mut as_root(&["--features", "privileged,oap", "--test", "oap_live"]));
+    }
+}
+
+/// Tests that load probes, one after the other: each looks at every gunicorn of this machine. Cargo runs as the
+/// caller, only the test programs run as root.
+fn as_root(arguments: &[&str]) -> Command {
+    let mut command = test(&["-p", "tests"]);
+    command.args(arguments).args(["--", "--test-threads=1"]);
+    if !shell::is_root() {
+        command.env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", ARCH.to_uppercase()), "sudo -E");
+    }
+    command
 }
 
 /// The comparison that runs in the guests tests itself.

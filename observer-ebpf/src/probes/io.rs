@@ -128,8 +128,8 @@ pub fn begin(stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
     let Stream { sk, family } = stream;
     let mut ready = 0;
     if receives && family != AF_UNIX {
-        let next: u32 = kernel::read(sk, offset!(tcp_rcv_nxt))?;
-        let copied: u32 = kernel::read(sk, offset!(tcp_copied_seq))?;
+        let next: u32 = kernel::read(sk, offset!(tcp_rcv_nxt)).unwrap_or(0);
+        let copied: u32 = kernel::read(sk, offset!(tcp_copied_seq)).unwrap_or(0);
         if next != copied {
             ready = socket::last_packet(stream);
         }
@@ -227,10 +227,19 @@ fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
     let pair: [u64; 2] = match buffers.shape {
         Shape::Opaque => return None,
         Shape::Buffer => [buffers.base, left],
-        Shape::UserVector => kernel::read_user(at)?,
-        Shape::KernelVector => kernel::read(at, 0)?,
+        Shape::UserVector => counted(kernel::read_user(at), Drop::UserFault)?,
+        Shape::KernelVector => counted(kernel::read(at, 0), Drop::KernelFault)?,
     };
     Some((pair[0], pair[1]))
+}
+
+/// Counts a value that could not be read: what it leads to is not reported.
+#[inline(always)]
+pub fn counted<T>(value: Option<T>, reason: Drop) -> Option<T> {
+    if value.is_none() {
+        emit::lost(reason);
+    }
+    value
 }
 
 /// Reports the next `size` bytes of a call; they stand at `base`, or cannot be copied when it is 0.

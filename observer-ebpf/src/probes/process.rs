@@ -14,6 +14,7 @@ use observer_ebpf::record::forked;
 use crate::emit;
 use crate::entry::Entry;
 use crate::filter;
+use crate::io;
 use crate::kernel;
 use crate::kernel::offset;
 use crate::maps::SLOTS;
@@ -29,7 +30,7 @@ const SLOT_SUFFIX: usize = 8;
 pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
     let watch = filter::watched()?;
     let child = cx.arg(n)?;
-    let child_pid: u32 = kernel::read(child, offset!(task_tgid))?;
+    let child_pid: u32 = io::counted(kernel::read(child, offset!(task_tgid)), Drop::KernelFault)?;
     if child_pid == filter::current_process() {
         return None; // a thread
     }

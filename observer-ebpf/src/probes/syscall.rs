@@ -56,8 +56,8 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
 fn message(at: u64) -> Option<Buffers> {
     let iov = at.wrapping_add(u64::from(offset!(user_msghdr_iov)));
     let len = at.wrapping_add(u64::from(offset!(user_msghdr_iovlen)));
-    let base = kernel::read_user(iov)?;
-    let segments = kernel::read_user::<u64>(len)? as u32;
+    let base = io::counted(kernel::read_user(iov), Drop::UserFault)?;
+    let segments = io::counted(kernel::read_user::<u64>(len), Drop::UserFault)? as u32;
     Some(Buffers { shape: Shape::UserVector, segments, base, skip: 0 })
 }
 
@@ -74,7 +74,7 @@ pub fn end_messages(cx: &impl Exit) -> Option<()> {
     }
     let first = call.buffers.base;
     let len = first.wrapping_add(u64::from(offset!(mmsghdr_len)));
-    let size: u32 = kernel::read_user(len)?;
+    let size: u32 = io::counted(kernel::read_user(len), Drop::UserFault)?;
     call.buffers = message(first)?;
     io::moved(&call, u64::from(size))
 }

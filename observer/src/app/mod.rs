@@ -199,7 +199,7 @@ impl Observer {
         let Observer { probes, pipeline, tape, outputs, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
             if let Some(tape) = tape {
-                tape.add(&Input::Record(Bytes(record.to_vec())));
+                tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
             pipeline.step_record(record, outputs);
         });

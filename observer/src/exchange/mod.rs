@@ -22,9 +22,6 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
-/// Connections followed at a time unless said otherwise.
-pub const CONNECTIONS: usize = 65_536;
-
 /// The ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ends {
@@ -134,7 +131,7 @@ enum Followed {
 }
 
 impl Exchanges {
-    /// Follows at most `limit` connections; see [`CONNECTIONS`].
+    /// Follows at most `limit` connections.
     pub fn new(limit: usize) -> Exchanges {
         Exchanges { connections: Connections::new(limit) }
     }

@@ -18,7 +18,7 @@ use super::catalog::ProgramKind;
 use super::catalog::Variant;
 
 /// How much of a verifier log an error shows.
-const VERIFIER_LINES: usize = 40;
+const VERIFIER_LINES: usize = 4;
 
 /// Why a variant was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,7 +185,8 @@ fn sentence(error: ProgramError) -> String {
         let log = verifier_log.to_string();
         let said: Vec<&str> = log.lines().filter(|line| !is_summary(line)).collect();
         let said = said.get(said.len().saturating_sub(VERIFIER_LINES)..).unwrap_or_default().join(" / ");
-        return format!("the kernel refused to load it: {io_error} ({said})");
+        let said = if said.is_empty() { said } else { format!(" ({said})") };
+        return format!("the kernel refused to load it: {io_error}{said}");
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

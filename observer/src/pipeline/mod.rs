@@ -95,6 +95,18 @@ impl Pipeline {
         self.flush(outputs);
     }
 
+    /// The part of a ring entry that a probe wrote: entries have a few sizes, and behind the bytes that were
+    /// copied lies what an earlier record left there.
+    pub fn written(entry: &[u8]) -> &[u8] {
+        let header = wire::read::<Header>(entry);
+        let kind = header.and_then(|header| Kind::from_wire(header.kind));
+        let len = match (kind, header) {
+            (Some(Kind::Received | Kind::Sent), Some(header)) => size_of::<Moved>() + header.len as usize,
+            _ => entry.len(),
+        };
+        entry.get(..len).unwrap_or(entry)
+    }
+
     /// What was lost so far.
     pub fn drops(&self) -> &Drops {
         &self.findings.drops
