@@ -14,6 +14,7 @@ const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CH
 /// Options of other programs that the pages show.
 const FOREIGN: [&str; 16] = [
     "--bind", // gunicorn
+    "--certfile",
     "--max-requests",
     "--name",
     "--threads",
