@@ -73,7 +73,7 @@ pub fn command(options: &Options) -> Outcome {
     shell::as_root("sw-observe")?;
     setup::programs(&[Part::Python])?;
     let folder = workspace::cache().join("demo");
-    let python = environment(&folder)?;
+    environment(&folder)?;
     let observer = match &options.binary {
         Some(binary) => fs::canonicalize(binary).doing(format!("find {}", binary.display()))?,
         None => observer::release()?,
@@ -90,13 +90,13 @@ pub fn command(options: &Options) -> Outcome {
 
     let [consumer_at, provider_at] = free_ports()?;
     let mut provider = gunicorn(
-        &python,
+        &folder,
         "demo-provider",
         &["gunicorn_provider:app", "--workers", "2", "--bind", &provider_at.to_string()],
     );
     let mut provider = Service::logged("the provider", &mut provider, &folder.join("provider.log"))?;
     let mut consumer = gunicorn(
-        &python,
+        &folder,
         "demo-consumer",
         &[
             "gunicorn_consumer_prefork:app",
@@ -175,13 +175,13 @@ fn pass_on(log: impl Read, watching: &AtomicBool) {
 }
 
 /// A virtual environment with what the services need; made anew when the list changes.
-fn environment(folder: &Path) -> Outcome<PathBuf> {
-    let python = folder.join("python");
+fn environment(folder: &Path) -> Outcome {
+    let python = python(folder);
     let list = workspace::root().join("deploy/demo/requirements.txt");
     let wanted = fs::read_to_string(&list).doing(format!("read {}", list.display()))?;
     let stamp = python.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|old| old == wanted) {
-        return Ok(python);
+        return Ok(());
     }
     shell::say("a virtual environment with gunicorn, Flask, FastAPI and uvicorn, in target/demo");
     fs::create_dir_all(folder).doing(format!("create {}", folder.display()))?;
@@ -190,11 +190,16 @@ fn environment(folder: &Path) -> Outcome<PathBuf> {
         Command::new(python.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&list),
     )?;
     fs::write(&stamp, wanted).doing(format!("write {}", stamp.display()))?;
-    Ok(python)
+    Ok(())
 }
 
-fn gunicorn(python: &Path, service: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(python.join("bin/gunicorn"));
+fn python(folder: &Path) -> PathBuf {
+    folder.join("python")
+}
+
+fn gunicorn(folder: &Path, service: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(python(folder).join("bin/gunicorn"));
+    command.env("HOME", folder); // gunicorn keeps its control socket in there
     command.args(arguments).current_dir(workspace::root().join("deploy/demo"));
     command.env("SW_AGENT_NAME", service).env("PYTHONDONTWRITEBYTECODE", "1");
     command
