@@ -147,6 +147,9 @@ struct Observer {
 
 impl Observer {
     fn start(config: Config, tape: Option<&Path>) -> Result<Observer, AppError> {
+        // First what can be wrong without the kernel's help.
+        let sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
+        tracing::info!("loading probes");
         let probes = Probes::start(config.kernel)?;
         for attachment in &probes.attachments {
             let probe = attachment.probe.name;
@@ -175,7 +178,6 @@ impl Observer {
             connections: config.kernel.connections as usize,
         };
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
-        let sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
         let pipeline = Pipeline::new(&origin);
         let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
         // After attaching, so that no fork falls between the two.
