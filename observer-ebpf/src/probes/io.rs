@@ -22,7 +22,7 @@ use crate::socket;
 use crate::socket::Stream;
 
 /// `MSG_OOB | MSG_PEEK`: such a call does not move the stream.
-const MSG_ASIDE: u64 = 1 | 2;
+pub const MSG_ASIDE: u64 = 1 | 2;
 
 /// How a call's buffers are described.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -26,9 +26,6 @@ pub enum Arguments {
     Messages,
 }
 
-/// `MSG_OOB | MSG_PEEK`, see `io`.
-const MSG_ASIDE: u64 = 1 | 2;
-
 /// A system call that moves bytes starts; `flags` is the argument that holds `MSG_*`, where there is one.
 #[inline(always)]
 pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Option<usize>) -> Option<()> {
@@ -37,7 +34,7 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
     }
     let sk = kernel::sock_of(kernel::file_of(cx.arg(0)?)?)?;
     if let Some(n) = flags
-        && cx.arg(n)? & MSG_ASIDE != 0
+        && cx.arg(n)? & io::MSG_ASIDE != 0
     {
         return None;
     }
