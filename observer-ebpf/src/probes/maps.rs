@@ -1,6 +1,7 @@
 //! Every map, each with its reason and its size rule.
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::RingBuf;
 use observer_ebpf::counter;
@@ -21,9 +22,11 @@ pub static WATCHED: HashMap<u32, Watch> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub static SLOTS: HashMap<u64, u64> = HashMap::with_max_entries(1_024, 0);
 
-/// Sockets that watched processes use, by address; the loader sets its size (`--max-connections`).
+/// Sockets that watched processes use, by address; the loader sets its size (`--max-connections`). When it is full
+/// the one idle longest goes, as in the observer: idle connections do not keep busy ones out, nor do Unix sockets
+/// that ended with their process, which only the kernel functions for release show.
 #[map]
-pub static SOCKETS: HashMap<u64, Socket> = HashMap::with_max_entries(32_768, 0);
+pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Socket calls between their start and their end, by thread: at most one per thread.
 #[map]

@@ -6,8 +6,12 @@ use super::body::Body;
 const HEADERS: usize = 256;
 /// Longest method.
 const METHOD_LIMIT: usize = 32;
+/// How much of a target or header is kept, in bytes: the most that gunicorn takes unless told otherwise. Thousands
+/// of requests wait for an OAP that is away, and a client may make each as long as the head's limit.
+const TEXT_LIMIT: usize = 8_190;
 
-/// A request's head. Text is lossy: what is no UTF-8, and control characters, show as U+FFFD.
+/// A request's head. Text is lossy: what is no UTF-8, and control characters, show as U+FFFD,
+/// and of a text longer than 8190 bytes only the beginning is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// As sent.
@@ -321,6 +325,6 @@ fn is_token(byte: u8) -> bool {
 }
 
 fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    let text = String::from_utf8_lossy(bytes.get(..TEXT_LIMIT).unwrap_or(bytes));
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

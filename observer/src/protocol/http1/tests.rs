@@ -119,6 +119,17 @@ fn odd_targets_show_lossily() {
 }
 
 #[test]
+fn of_a_long_text_the_beginning_is_kept() {
+    let line = format!("GET /{} HTTP/1.1\r\nHost: {}\r\n\r\n", "x".repeat(20_000), "h".repeat(20_000));
+    let events = requests(line.as_bytes());
+    let [_, Event::Head(RequestHead { target, host: Some(host), .. }), Event::Ended] = events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!((target.len(), host.len()), (8_190, 8_190));
+}
+
+#[test]
 fn a_head_has_a_limit() {
     let mut bytes = b"GET /1 HTTP/1.1\r\nX: ".to_vec();
     bytes.resize(HEAD_LIMIT - 4, b'x');
