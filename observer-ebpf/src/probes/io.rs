@@ -21,8 +21,8 @@ use crate::maps::RECORDS;
 use crate::socket;
 use crate::socket::Stream;
 
-/// `MSG_OOB | MSG_PEEK`: such a call does not move the stream.
-pub const MSG_ASIDE: u64 = 1 | 2;
+/// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE`: such a call does not move the stream.
+pub const MSG_ASIDE: u64 = 1 | 2 | 0x2000;
 
 /// How a call's buffers are described.
 #[derive(Clone, Copy, PartialEq, Eq)]

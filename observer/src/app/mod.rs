@@ -236,6 +236,7 @@ impl Observer {
                     let answer = facts::read(pid).map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
+                Output::AskHolders => self.step(&Input::Found(scan::holders())),
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),

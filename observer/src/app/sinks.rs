@@ -35,7 +35,13 @@ pub fn report(output: Output) -> Option<Report> {
         Output::Bye(instance) => Report::Bye(instance),
         Output::Segment(segment) => Report::Segment(segment),
         Output::Meters(batch) => Report::Meters(batch),
-        Output::AskFacts(_) | Output::AskSamples(_) | Output::Watch(..) | Output::Ignore(_) => return None,
+        Output::AskFacts(_)
+        | Output::AskHolders
+        | Output::AskSamples(_)
+        | Output::Watch(..)
+        | Output::Ignore(_) => {
+            return None;
+        }
     })
 }
 

@@ -32,6 +32,8 @@ use input::Input;
 use input::Origin;
 use output::Output;
 
+/// Between two looks for processes whose start went by unseen, in nanoseconds.
+const LOOK_INTERVAL_NS: u64 = 10_000_000_000;
 /// Nanoseconds in a tick of `/proc/<pid>/stat`.
 const NS_PER_TICK: u64 = 10_000_000;
 
@@ -45,6 +47,9 @@ pub struct Pipeline {
     segments: Segments,
     meters: Meters,
     wall: WallOffset,
+    /// Whether a process served that is not known, and when to look for such processes at the earliest.
+    stranger: bool,
+    next_look: KernelTime,
 }
 
 impl Pipeline {
@@ -58,6 +63,8 @@ impl Pipeline {
             segments: Segments::new(origin.seed),
             meters: Meters::new(origin.meter_period_ns),
             wall: origin.wall,
+            stranger: false,
+            next_look: KernelTime::default(),
         }
     }
 
@@ -80,6 +87,10 @@ impl Pipeline {
             }
             Input::Tick { at, wall } => {
                 self.wall = *wall;
+                if std::mem::take(&mut self.stranger) && *at >= self.next_look {
+                    self.next_look = KernelTime(at.0.saturating_add(LOOK_INTERVAL_NS));
+                    outputs.push(Output::AskHolders);
+                }
                 if self.meters.due(*at) {
                     let processes = self.model.instances().map(|instance| instance.process).collect();
                     outputs.push(Output::AskSamples(processes));
@@ -193,6 +204,7 @@ impl Pipeline {
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
         let Some(instance) = self.model.instance(exchange.pid, &mut self.changes) else {
             self.findings.drops.count(Reason::UnknownProcess);
+            self.stranger = true;
             return None;
         };
         self.segments.segment(exchange, instance, self.wall, &mut self.findings.drops)
@@ -217,4 +229,53 @@ fn moved(bytes: &[u8]) -> Option<(Moved, &[u8])> {
 
 fn key(pid: u32, start_ns: u64) -> ProcessKey {
     ProcessKey { pid, start: start_ns / NS_PER_TICK }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::naming::Given;
+
+    fn origin() -> Origin {
+        Origin {
+            tape: tape::FORMAT,
+            seed: 1,
+            wall: WallOffset(0),
+            given: Given::default(),
+            meter_period_ns: 0,
+            connections: 16,
+        }
+    }
+
+    fn tick(pipeline: &mut Pipeline, at_s: u64) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let at = KernelTime(at_s * 1_000_000_000);
+        pipeline.step(&Input::Tick { at, wall: WallOffset(0) }, &mut outputs);
+        outputs
+    }
+
+    #[test]
+    fn a_process_that_serves_unknown_is_looked_for_now_and_then() {
+        let mut pipeline = Pipeline::new(&origin());
+        assert_eq!(tick(&mut pipeline, 1), []);
+        pipeline.stranger = true;
+        assert_eq!(tick(&mut pipeline, 2), [Output::AskHolders]);
+        pipeline.stranger = true;
+        assert_eq!((tick(&mut pipeline, 3), tick(&mut pipeline, 13)), (vec![], vec![]));
+        pipeline.stranger = true;
+        assert_eq!(tick(&mut pipeline, 14), [Output::AskHolders]);
+    }
+
+    #[test]
+    fn records_that_are_not_ones_are_counted() {
+        let mut pipeline = Pipeline::new(&origin());
+        let mut outputs = Vec::new();
+        pipeline.step_record(&[0; 8], &mut outputs);
+        pipeline.step_record(&[0xff; 64], &mut outputs);
+        let mut short = [0; 24];
+        short[16] = 1; // a fork's header, and no more
+        pipeline.step_record(&short, &mut outputs);
+        let named: Vec<_> = pipeline.drops().named().collect();
+        assert_eq!((outputs, named), (vec![], vec![("unknown_record", 1), ("short_record", 2)]));
+    }
 }

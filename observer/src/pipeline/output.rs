@@ -20,6 +20,8 @@ pub enum Output {
     Meters(MeterBatch),
     /// Read the facts of this process; the answer is an input.
     AskFacts(u32),
+    /// Look for processes that hold worker slots: one serves whose start went by unseen. The answer is an input.
+    AskHolders,
     /// Read the numbers of these processes and of the host; the answer is an input.
     AskSamples(Vec<ProcessKey>),
     /// Watch a process that was there before the probes, as what it is.

@@ -54,15 +54,18 @@ pub fn start(pid: u32) -> Option<u64> {
     process.stat().ok().map(|stat| stat.starttime)
 }
 
-/// The host name that the process sees: that of its UTS namespace, or what it was told at exec.
+/// The host name that the process sees: that of its UTS namespace, or what it was told at exec, or a name for
+/// the namespace itself, so that two containers stay two.
 fn hostname(pid: u32, environ: &[(String, String)]) -> String {
     let namespace = PathBuf::from(format!("/proc/{pid}/ns/uts"));
     let own = fs::read_link("/proc/self/ns/uts").ok();
-    if own.is_some() && fs::read_link(&namespace).ok() == own {
+    let its = fs::read_link(&namespace).ok();
+    if its.is_none() || its == own {
         return own_hostname();
     }
     let told = || environ.iter().find(|(name, _)| name == "HOSTNAME").map(|(_, value)| value.clone());
-    entered_hostname(&namespace).or_else(told).unwrap_or_else(own_hostname)
+    let unnamed = || its.map(|link| link.to_string_lossy().replace([':', '[', ']'], ""));
+    entered_hostname(&namespace).or_else(told).or_else(unnamed).unwrap_or_else(own_hostname)
 }
 
 fn own_hostname() -> String {
