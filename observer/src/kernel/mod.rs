@@ -144,6 +144,8 @@ impl Probes {
         let ring = Ring::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
+        drop(btf);
+        return_memory();
         if let Some(unmet) = attach::unmet(&attachments) {
             let refusals =
                 unmet.refusals.iter().map(|refusal| format!("{}: {}", refusal.variant.name(), refusal.why));
@@ -174,6 +176,19 @@ impl Probes {
     /// Detaches all probes; what they wrote and counted stays readable.
     pub fn detach(&mut self) {
         self.programs = None;
+    }
+}
+
+/// Gives back what reading BTF took: tens of megabytes in small pieces, which the allocator would keep.
+fn return_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: the prototype is that of malloc_trim(3), which any thread may call at any time.
+        unsafe extern "C" {
+            /// malloc_trim(3)
+            safe fn malloc_trim(pad: usize) -> core::ffi::c_int;
+        }
+        malloc_trim(0);
     }
 }
 
