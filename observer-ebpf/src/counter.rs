@@ -34,5 +34,6 @@ pub const DROPS: [(Drop, &str); 8] = [
     (Drop::MissedReturn, "missed_return"),
 ];
 
-/// Slots of the map `COUNTERS`; more than there are reasons, so that an old object fits a new observer.
+/// Slots of each processor in the map `COUNTERS`; more than there are reasons, so that an old object fits a new
+/// observer.
 pub const SLOTS: u32 = 32;

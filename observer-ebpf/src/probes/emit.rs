@@ -1,5 +1,7 @@
 //! Reserve, fill, submit; the only place that loses records and counts them.
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use observer_ebpf::counter;
 use observer_ebpf::counter::Drop;
 use observer_ebpf::record::Header;
 use observer_ebpf::record::Kind;
@@ -38,7 +40,9 @@ pub fn header(kind: Kind) -> Header {
 /// Counts a loss.
 #[inline(always)]
 pub fn lost(reason: Drop) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+    // SAFETY: no arguments, no side effects.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(counter) = COUNTERS.get_ptr_mut(cpu * counter::SLOTS + reason as u32) {
         // SAFETY: a live value of this CPU's own; an interrupted increment loses at most a count.
         unsafe { *counter += 1 };
     }

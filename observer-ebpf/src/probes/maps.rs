@@ -1,8 +1,8 @@
 //! Every map, each with its reason and its size rule.
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::maps::LruHashMap;
-use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::maps::RingBuf;
 use observer_ebpf::counter;
 use observer_ebpf::key::Socket;
@@ -32,6 +32,10 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(32_76
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 
-/// What was lost, by reason.
+/// `BPF_F_MMAPABLE` of `<linux/bpf.h>`, from 5.5.
+const MMAPABLE: u32 = 1 << 10;
+
+/// What was lost, by processor and reason; the loader sets its size. Mapped into the observer: while a task is inside a `bpf()` call for a map, the kernel
+/// passes over kprobe and tracepoint programs on its processor, so that reading by calls would itself lose.
 #[map]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::SLOTS, 0);
+pub static COUNTERS: Array<u64> = Array::with_max_entries(counter::SLOTS, MMAPABLE);

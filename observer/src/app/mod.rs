@@ -213,7 +213,7 @@ impl Observer {
         self.step(&Input::Tick { at: clock::kernel_now(), wall: clock::wall_offset() });
         self.ticks = self.ticks.wrapping_add(1);
         self.probes.flush_log();
-        self.sinks.lost(self.probes.maps.losses());
+        self.sinks.lost(self.probes.counters.losses());
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
         }
@@ -266,7 +266,7 @@ impl Observer {
     async fn stop(mut self) -> Result<(), AppError> {
         self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
-        self.sinks.lost(self.probes.maps.losses());
+        self.sinks.lost(self.probes.counters.losses());
         let taped = self.tape.map_or(Ok(()), Recording::finish);
         self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await.and(taped)
     }

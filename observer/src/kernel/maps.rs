@@ -2,8 +2,6 @@
 use aya::Ebpf;
 use aya::maps::HashMap;
 use aya::maps::MapData;
-use aya::maps::PerCpuArray;
-use observer_ebpf::counter::DROPS;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::Watch;
 use observer_ebpf::record::Conn;
@@ -11,12 +9,10 @@ use observer_ebpf::record::Conn;
 use super::KernelError;
 use super::pod::Pod;
 
-/// The maps that user space writes to and counts from.
+/// The maps that user space writes to.
 pub struct Maps {
     watched: HashMap<MapData, u32, Pod<Watch>>,
     sockets: HashMap<MapData, u64, Pod<Socket>>,
-    counters: PerCpuArray<MapData, u64>,
-    reported: [u64; DROPS.len()],
 }
 
 impl Maps {
@@ -27,8 +23,6 @@ impl Maps {
         Ok(Maps {
             watched: map("WATCHED")?.try_into().map_err(wrong("WATCHED"))?,
             sockets: map("SOCKETS")?.try_into().map_err(wrong("SOCKETS"))?,
-            counters: map("COUNTERS")?.try_into().map_err(wrong("COUNTERS"))?,
-            reported: [0; DROPS.len()],
         })
     }
 
@@ -54,20 +48,6 @@ impl Maps {
         if let Err(error) = self.sockets.insert(conn.sock, Pod(ignored), 2) {
             tracing::trace!(conn.sock, %error, "was closed");
         }
-    }
-
-    /// What the probes lost since the last call, by name.
-    pub fn losses(&mut self) -> Vec<(&'static str, u64)> {
-        let mut losses = Vec::new();
-        for ((drop, name), reported) in DROPS.iter().zip(&mut self.reported) {
-            let per_cpu = self.counters.get(&(*drop as u32), 0);
-            let total: u64 = per_cpu.map(|values| values.iter().sum()).unwrap_or(*reported);
-            if total > *reported {
-                losses.push((*name, total - *reported));
-                *reported = total;
-            }
-        }
-        losses
     }
 }
 

@@ -3,6 +3,7 @@ pub mod attach;
 pub mod btf;
 pub mod capability;
 pub mod catalog;
+pub mod counters;
 #[cfg(feature = "probe-log")]
 pub mod log;
 pub mod maps;
@@ -17,7 +18,9 @@ use aya::EbpfLoader;
 use attach::Attachment;
 use attach::Rehearsal;
 use catalog::Variant;
+use counters::Counters;
 use maps::Maps;
+use observer_ebpf::counter::SLOTS;
 use offsets::Layout;
 use pod::Pod;
 use ring::Ring;
@@ -107,6 +110,12 @@ pub enum KernelError {
         /// What went wrong.
         source: aya::maps::MapError,
     },
+    /// How many processors there can be could not be read.
+    #[error("cannot count processors: {0}: mount /sys into the container")]
+    Processors(String),
+    /// The counters could not be mapped.
+    #[error("cannot map the probes' counters: {0}: this kernel is older than 5.5")]
+    Counters(std::io::Error),
     /// The ring could not be polled.
     #[error("cannot poll the ring: {0}")]
     Poll(std::io::Error),
@@ -127,8 +136,10 @@ pub struct Settings {
 pub struct Probes {
     /// Records.
     pub ring: Ring,
-    /// Watched processes, sockets, counters.
+    /// Watched processes and sockets.
     pub maps: Maps,
+    /// What the probes lost.
+    pub counters: Counters,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
     #[cfg(feature = "probe-log")]
@@ -143,6 +154,7 @@ impl Probes {
         let (mut ebpf, btf) = load(settings)?;
         let ring = Ring::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
+        let counters = Counters::take(&mut ebpf, processors()?)?;
         let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
         drop(btf);
         return_memory();
@@ -158,6 +170,7 @@ impl Probes {
         Ok(Probes {
             ring,
             maps,
+            counters,
             attachments,
             #[cfg(feature = "probe-log")]
             log: log::ProbeLog::take(&mut ebpf),
@@ -177,6 +190,11 @@ impl Probes {
     pub fn detach(&mut self) {
         self.programs = None;
     }
+}
+
+/// How many processors there can be.
+fn processors() -> Result<usize, KernelError> {
+    aya::util::nr_cpus().map_err(|(what, error)| KernelError::Processors(format!("{what}: {error}")))
 }
 
 /// Gives back what reading BTF took: tens of megabytes in small pieces, which the allocator would keep.
@@ -214,6 +232,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
         .override_global("FACTS", &facts, true)
         .map_max_entries("RECORDS", settings.ring_bytes)
         .map_max_entries("SOCKETS", settings.connections)
+        .map_max_entries("COUNTERS", u32::try_from(processors()?).unwrap_or(u32::MAX).saturating_mul(SLOTS))
         .load(OBJECT)?;
     Ok((ebpf, btf))
 }

@@ -49,6 +49,12 @@ pub fn boot(version: &str, image: &Path, guest: &Guest) -> Vec<String> {
         }
         shell::say(format!("kernel {version}: KVM is there and does not work; emulating"));
     }
+    let first = attempt(version, image, guest, false);
+    if is_up(&first.lines) || first.trouble.is_none() {
+        return first.finish();
+    }
+    // Nothing of ours has run yet: the kernel did not come up in the emulator.
+    shell::say(format!("kernel {version} did not boot; once more"));
     attempt(version, image, guest, false).finish()
 }
 
@@ -134,8 +140,10 @@ impl Drop for Machine {
 
 fn start(image: &Path, guest: &Guest, console: &Path, kvm: bool) -> Outcome<Child> {
     let mut command = Command::new("qemu-system-x86_64");
+    // One thread for all processors: with one each, a processor may run into code that another is patching, which
+    // real ones are protected from (seen as a stray int3 while the kernel booted).
     let accelerator =
-        if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg,thread=multi", "-cpu", "max"] };
+        if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg,thread=single", "-cpu", "max"] };
     command.args(accelerator).args([
         "-m",
         "2048",
