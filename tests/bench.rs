@@ -1,6 +1,11 @@
 //! What the observer costs gunicorn: rounds alone and observed, interleaved; a table on stderr, JSON on stdout.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
@@ -9,18 +14,23 @@ use harness::client::Mode;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::gunicorn::cpu_ticks;
-use harness::observer::Observer;
-use harness::observer::segments;
+use harness::gunicorn::kill;
+use harness::observer::binary;
 use harness::stage::Stage;
 use harness::stage::must;
+use harness::stage::wait;
 use harness::traffic::plain;
 use harness::traffic::send_all;
+use rustix::process::Signal;
+use serde::Deserialize;
 use serde::Serialize;
 
 /// A clock tick of `/proc/<pid>/stat`.
 const TICK: Duration = Duration::from_millis(10);
 /// Requests before each measurement.
 const WARM_UP: usize = 500;
+/// How long an observer may take to see the workers.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What the observer may still have to do after the last request is part of its cost.
 const SETTLE: Duration = Duration::from_millis(1500);
 const USAGE: &str = "usage: bench [--rounds N] [--requests N] [-- ARGUMENTS OF SW-OBSERVE]";
@@ -115,7 +125,7 @@ fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Ca
         // The order changes, so that a machine that gets slower or faster favours neither.
         for observed in [round % 2 == 0, round % 2 != 0] {
             if observed {
-                let measured = observe(options, &gunicorn, mode, &mut case);
+                let measured = observe(options, &stage, &gunicorn, mode, &mut case);
                 case.observed.push(measured);
             } else {
                 case.alone.push(measure(&gunicorn, mode, options.requests, None));
@@ -128,17 +138,62 @@ fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Ca
     case
 }
 
-fn observe(options: &Options, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
-    let args: Vec<_> = options.observer.iter().map(String::as_str).collect();
-    let observer = Observer::start(&args);
-    observer.wait_instances(&gunicorn.workers());
-    let round = measure(gunicorn, mode, options.requests, Some(observer.pid()));
-    case.observer_peak_kib = case.observer_peak_kib.max(peak_kib(observer.pid()));
-    let report = observer.stop();
-    report.assert_code(0);
-    case.segments += segments(&report.lines, gunicorn.service()).count();
-    case.drops += report.drops().values().sum::<u64>();
+fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
+    let observer = Printing::start(stage, &options.observer, &gunicorn.workers());
+    let round = measure(gunicorn, mode, options.requests, Some(observer.child.id()));
+    case.observer_peak_kib = case.observer_peak_kib.max(peak_kib(observer.child.id()));
+    let (segments, drops) = observer.stop(gunicorn.service());
+    case.segments += segments;
+    case.drops += drops;
     round
+}
+
+/// An observer that prints to a file: a reader on the same processors would be measured too.
+struct Printing {
+    child: Child,
+    printed: PathBuf,
+}
+
+impl Printing {
+    /// Returns when these workers are watched.
+    fn start(stage: &Stage, options: &[String], workers: &[u32]) -> Self {
+        let printed = stage.folder("observer").join("printed.json");
+        let output = must(File::create(&printed), "create a file for what is printed");
+        let mut command = Command::new(binary());
+        command
+            .args(["--target", "gunicorn", "--print=json", "--log-level=warning"])
+            .args(options)
+            .stdout(output);
+        let observer = Self { child: must(command.spawn(), "start sw-observe"), printed };
+        let watched = || {
+            let text = observer.text();
+            workers.iter().all(|pid| text.contains(&format!("-child({pid})\""))).then_some(())
+        };
+        assert!(wait(PATIENCE, watched).is_some(), "sw-observe does not see the workers {workers:?}");
+        observer
+    }
+
+    /// How many segments of a service it printed, and how much it lost.
+    fn stop(mut self, service: &str) -> (usize, u64) {
+        kill(self.child.id(), Signal::TERM);
+        let status = must(self.child.wait(), "wait for sw-observe");
+        assert!(status.success(), "sw-observe ended with {status}");
+        let text = self.text();
+        let mine = format!("{{\"kind\":\"segment\",\"service\":\"{service}\"");
+        let lost = text.lines().filter_map(|line| serde_json::from_str::<Stats>(line).ok());
+        let lost = lost.flat_map(|stats| stats.drops.into_values()).sum();
+        (text.lines().filter(|line| line.starts_with(&mine)).count(), lost)
+    }
+
+    fn text(&self) -> String {
+        must(std::fs::read_to_string(&self.printed), "read what was printed")
+    }
+}
+
+/// The last line that is printed.
+#[derive(Deserialize)]
+struct Stats {
+    drops: BTreeMap<String, u64>,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
