@@ -193,3 +193,35 @@ fn recycled_workers() {
         Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
     }
 }
+
+#[test]
+fn a_full_ring_is_counted_and_what_follows_is_right() {
+    for (launch, mode) in [(sync(), Mode::New), (uvicorn(), Mode::KeepAlive)] {
+        let stage = Stage::enter("full");
+        let gunicorn = Gunicorn::start(&stage, &launch);
+        let observer = Observer::start(&["--ring-size", "1048576"]);
+        observer.wait_instances(&gunicorn.workers());
+        kill(observer.pid(), Signal::STOP); // nobody reads
+        let during = send_all(gunicorn.address(), mode, 2, plain(4000));
+        kill(observer.pid(), Signal::CONT);
+        let heard = wait(PATIENCE, || {
+            let mut client = Client::new(gunicorn.address(), Mode::New);
+            let sent = client.send(&Request::get("plain"));
+            observer
+                .wait(Duration::from_secs(1), |lines| {
+                    segments(lines, gunicorn.service()).any(|segment| segment.spans[0].operation == sent.path)
+                })
+                .then_some(sent)
+        });
+        let heard = heard.expect("the observer hears again");
+        let after = send_all(gunicorn.address(), mode, 2, plain(200));
+        observer.wait_requests(&gunicorn, &after);
+        let report = observer.stop();
+        assert!(report.drops().get("ring_full").is_some_and(|n| *n > 0), "{:?}", report.drops());
+        Expectation::new(&gunicorn, &after)
+            .maybe(&during)
+            .maybe(&[heard])
+            .losing(&["ring_full", "gap", "response_without_request"])
+            .check(&report);
+    }
+}

@@ -26,7 +26,7 @@ const SHARED: &str = ".text";
 /// Every map, as `observer-ebpf/src/probes/maps.rs` declares them.
 const MAPS: [&str; 6] = ["CALLS", "COUNTERS", "RECORDS", "SLOTS", "SOCKETS", "WATCHED"];
 /// Every global that the loader sets.
-const GLOBALS: [&str; 2] = ["FACTS", "OFFSETS"];
+const GLOBALS: [&str; 3] = ["FACTS", "OFFSETS", "WAKE_AT"];
 
 fn elf() -> object::File<'static> {
     let bytes = kernel::object();

@@ -10,8 +10,10 @@ use crate::filter;
 use crate::maps::COUNTERS;
 use crate::maps::RECORDS;
 
-/// The reader polls; only a ring that fills up wakes it, so that no record costs a wake-up.
-const WAKE_AT_BYTES: u64 = 256 * 1024;
+/// How much of the ring may be unread before a record wakes the reader, in bytes; set by the loader. Else the reader
+/// polls, so that no record costs a wake-up.
+#[unsafe(no_mangle)]
+static WAKE_AT: u32 = 0;
 const BPF_RB_NO_WAKEUP: u64 = 1;
 const BPF_RB_FORCE_WAKEUP: u64 = 2;
 const BPF_RB_AVAIL_DATA: u64 = 0;
@@ -62,5 +64,8 @@ pub fn record<T: 'static>(value: T) {
 /// Whether this submission should wake the reader.
 #[inline(always)]
 pub fn wake() -> u64 {
-    if RECORDS.query(BPF_RB_AVAIL_DATA) >= WAKE_AT_BYTES { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+    // SAFETY: a valid static; volatile, because the loader changes it after compilation.
+    let wake_at = unsafe { core::ptr::read_volatile(&raw const WAKE_AT) };
+    let unread = RECORDS.query(BPF_RB_AVAIL_DATA);
+    if unread >= u64::from(wake_at) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
 }

@@ -192,6 +192,9 @@ impl Probes {
     }
 }
 
+/// More than this is never left unread until the next look.
+const WAKE_AT_MOST: u32 = 256 * 1024;
+
 /// How many processors there can be.
 fn processors() -> Result<usize, KernelError> {
     aya::util::nr_cpus().map_err(|(what, error)| KernelError::Processors(format!("{what}: {error}")))
@@ -226,10 +229,13 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
     capability::mount_tracefs()?;
     let btf = Btf::from_sys_fs()?;
     let (offsets, facts) = (Pod(offsets), Pod(facts));
+    // Late enough to gather many records, early enough to leave room until the reader runs.
+    let wake_at = (settings.ring_bytes / 4).min(WAKE_AT_MOST);
     let ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", &offsets, true)
         .override_global("FACTS", &facts, true)
+        .override_global("WAKE_AT", &wake_at, true)
         .map_max_entries("RECORDS", settings.ring_bytes)
         .map_max_entries("SOCKETS", settings.connections)
         .map_max_entries("COUNTERS", u32::try_from(processors()?).unwrap_or(u32::MAX).saturating_mul(SLOTS))
