@@ -60,6 +60,17 @@ fn reload() {
 }
 
 #[test]
+fn a_hook_that_forks_between_slot_and_fork() {
+    for launch in launches() {
+        changed("pre_fork", &launch.env("TEST_PRE_FORK_FORKS", "1"), |gunicorn| {
+            let old = gunicorn.workers();
+            gunicorn.signal(Signal::HUP);
+            gunicorn.wait_workers(2, &old);
+        });
+    }
+}
+
+#[test]
 fn a_killed_worker_is_replaced() {
     for launch in launches() {
         changed("respawn", &launch, |gunicorn| {

@@ -8,8 +8,6 @@ pub mod watch {
     pub const LIFE: u32 = 1;
     /// Report its socket traffic.
     pub const TRAFFIC: u32 = 2;
-    /// It holds a worker slot: report its heartbeat.
-    pub const BEAT: u32 = 4;
 }
 
 wire! {

@@ -1,5 +1,16 @@
 # How the live tests start gunicorn: what it logs is the truth that the observer's report is compared with.
+import os
+
 access_log_format = "%(p)s %(s)s %(m)s %(U)s"
+
+
+def pre_fork(server, worker):
+    """Forks between a worker's slot and its fork, where a test asks for it."""
+    if "TEST_PRE_FORK_FORKS" in os.environ:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
 def post_worker_init(worker):

@@ -39,9 +39,9 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
     let shares = memory(child) == memory(parent);
     let worker = !shares && SLOTS.remove(filter::current()).is_ok();
     // SAFETY: a live map value.
-    let inherited = unsafe { (*watch).flags } & (watch::LIFE | watch::TRAFFIC);
+    let inherited = unsafe { (*watch).flags };
     let flags = match (worker, shares) {
-        (true, _) => watch::LIFE | watch::TRAFFIC | watch::BEAT,
+        (true, _) => watch::LIFE | watch::TRAFFIC,
         (_, true) => watch::LIFE,
         (false, false) => inherited,
     };
@@ -155,21 +155,22 @@ pub fn beat_descriptor(cx: &impl Entry) -> Option<()> {
     beat(watch, kernel::read(file, offset!(file_dentry))?)
 }
 
-/// The running process's entry, if its heartbeat is wanted and none was reported just now.
+/// The running process's entry, if no heartbeat of it was reported just now.
 #[inline(always)]
 fn beating() -> Option<*mut Watch> {
     let watch = filter::watched()?;
     // SAFETY: a live map value.
-    let Watch { flags, beat, .. } = unsafe { *watch };
-    (flags & watch::BEAT != 0 && emit::now() >= beat.saturating_add(BEAT_INTERVAL)).then_some(watch)
+    let last = unsafe { (*watch).beat };
+    (emit::now() >= last.saturating_add(BEAT_INTERVAL)).then_some(watch)
 }
 
-/// The file behind `dentry` is touched: a heartbeat if it is a worker slot.
+/// The file behind `dentry` is touched: a heartbeat if it is a worker slot. Only workers beat, so that one whose fork
+/// was taken for another's (a `pre_fork` hook that forks, too) is known from here on.
 #[inline(always)]
 fn beat(watch: *mut Watch, dentry: u64) -> Option<()> {
     let inode = slot_inode(dentry)?;
     // SAFETY: a live map value.
-    unsafe { (*watch).beat = emit::now() };
+    unsafe { *watch = Watch { flags: watch::LIFE | watch::TRAFFIC, zero: 0, beat: emit::now() } };
     emit_slot(Kind::Beat, Some(inode));
     Some(())
 }

@@ -251,8 +251,7 @@ impl Observer {
     fn watch(&mut self, process: ProcessKey, role: Role) {
         let flags = match role {
             Role::Master => watch::LIFE,
-            Role::Worker => watch::LIFE | watch::TRAFFIC | watch::BEAT,
-            Role::AppChild => watch::LIFE | watch::TRAFFIC,
+            Role::Worker | Role::AppChild => watch::LIFE | watch::TRAFFIC,
         };
         let ProcessKey { pid, start } = process;
         if let Err(error) = self.probes.maps.watch(pid, flags) {

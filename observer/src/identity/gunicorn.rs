@@ -97,12 +97,12 @@ impl Model {
         self.leave(pid, changes);
     }
 
-    /// A worker beat.
-    pub fn beat(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.ready = true;
-        }
+    /// A worker beat; whether it is known.
+    pub fn beat(&mut self, pid: u32, changes: &mut Vec<Change>) -> bool {
+        let Some(process) = self.processes.get_mut(&pid) else { return false };
+        process.ready = true;
         self.announce(pid, changes);
+        true
     }
 
     /// Facts that were asked for.
@@ -280,7 +280,7 @@ mod tests {
         model.found(&holders, &mut changes);
         assert!(changes.contains(&Change::Watch(key(12), Role::Worker)), "{changes:?}");
         assert_eq!(names(&model), ["web-master(10)", "web-master(10)-child(11)"]);
-        model.beat(12, &mut changes);
+        assert!(model.beat(12, &mut changes));
         assert_eq!(names(&model).last().map(String::as_str), Some("web-master(10)-child(12)"));
     }
 

@@ -164,7 +164,7 @@ impl Pipeline {
             }
             Kind::Beat => {
                 let record: Slot = wire::read(bytes)?;
-                self.model.beat(record.header.tgid, &mut self.changes);
+                self.stranger |= !self.model.beat(record.header.tgid, &mut self.changes);
             }
             Kind::Opened => {
                 let record: Opened = wire::read(bytes)?;
