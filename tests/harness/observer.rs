@@ -59,6 +59,17 @@ pub enum Line {
     },
     /// A request was served.
     Segment(Segment),
+    /// Something happened to an instance, or is over.
+    Event(Event),
+    /// A process is something else from now on.
+    Process {
+        /// Which.
+        pid: u32,
+        /// What; nothing when it is gone or not gunicorn's any more.
+        role: Option<String>,
+        /// The pid of the arbiter of a worker, of the worker of an app child.
+        parent: Option<u32>,
+    },
     /// Numbers of an instance.
     Meters {
         /// Its service.
@@ -88,6 +99,30 @@ pub struct Instance {
     pub pid: u32,
     /// What OAP shows about it.
     pub properties: BTreeMap<String, serde_json::Value>,
+}
+
+/// What happened to an instance; start and end have one uuid.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Event {
+    /// Service name.
+    pub service: String,
+    /// Instance name.
+    pub instance: String,
+    /// `Start`, `Exit`, `Reload`, `Upgrade`, `Stuck`, `CrashLoop`.
+    pub name: String,
+    /// `Normal` or `Error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for start and end.
+    pub uuid: String,
+    /// Wall time in ms.
+    pub start_ms: i64,
+    /// Wall time in ms, once it is over.
+    pub end_ms: Option<i64>,
+    /// A sentence.
+    pub message: String,
+    /// `cause`, `pid` and more.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// What one process did for one request.

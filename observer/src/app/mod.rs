@@ -240,7 +240,12 @@ impl Observer {
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
-                Output::Hello(_) | Output::Bye(_) | Output::Segment(_) | Output::Meters(_) => {
+                Output::Hello(_)
+                | Output::Bye(_)
+                | Output::Segment(_)
+                | Output::Event(_)
+                | Output::Role(_)
+                | Output::Meters(_) => {
                     self.sinks.take(output)
                 }
             }
@@ -250,8 +255,8 @@ impl Observer {
     /// Watches a process that was found in `/proc`, unless it ended meanwhile.
     fn watch(&mut self, process: ProcessKey, role: Role) {
         let flags = match role {
-            Role::Master => watch::LIFE,
-            Role::Worker | Role::AppChild => watch::LIFE | watch::TRAFFIC,
+            Role::Master | Role::UpgradeMaster | Role::DirtyArbiter => watch::LIFE,
+            Role::Worker | Role::DirtyWorker | Role::AppChild | Role::Orphan => watch::LIFE | watch::TRAFFIC,
         };
         let ProcessKey { pid, start } = process;
         if let Err(error) = self.probes.maps.watch(pid, flags) {

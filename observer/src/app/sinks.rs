@@ -35,6 +35,8 @@ pub fn report(output: Output) -> Option<Report> {
         Output::Bye(instance) => Report::Bye(instance),
         Output::Segment(segment) => Report::Segment(segment),
         Output::Meters(batch) => Report::Meters(batch),
+        Output::Event(event) => Report::Event(event),
+        Output::Role(casting) => Report::Role(casting),
         Output::AskFacts(_)
         | Output::AskHolders
         | Output::AskSamples(_)

@@ -210,7 +210,7 @@ impl Model {
         let ready = match process.role {
             Role::Master => true,
             Role::Worker => process.ready,
-            Role::AppChild => false,
+            Role::AppChild | Role::UpgradeMaster | Role::DirtyArbiter | Role::DirtyWorker | Role::Orphan => false,
         };
         if !ready || process.announced.is_some() {
             return;
@@ -219,7 +219,7 @@ impl Model {
         let Some(facts) = self.processes.get(&master).and_then(|master| master.facts.clone()) else { return };
         let name = match process.role {
             Role::Worker => naming::worker(&self.given, &facts, process.inner_pid),
-            Role::Master | Role::AppChild => naming::master(&self.given, &facts),
+            _ => naming::master(&self.given, &facts),
         };
         let instance = Instance {
             process: process.key,

@@ -1,4 +1,5 @@
 //! Who is who: plain types of processes, roles and instances.
+pub mod event;
 pub mod gunicorn;
 pub mod naming;
 
@@ -22,10 +23,49 @@ pub struct ProcessKey {
 pub enum Role {
     /// Gunicorn's arbiter: makes worker slots and forks workers.
     Master,
+    /// A master that another one started by USR2 and that is not promoted yet.
+    UpgradeMaster,
     /// Serves requests; its slot was made by its master.
     Worker,
+    /// A child of the master that is the arbiter of the dirty workers (from 25).
+    DirtyArbiter,
+    /// Runs a dirty app; its slot was made by the dirty arbiter.
+    DirtyWorker,
     /// Forked by a worker; not an instance of its own.
     AppChild,
+    /// A worker whose arbiter is gone.
+    Orphan,
+}
+
+impl Role {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Master => "master",
+            Role::UpgradeMaster => "upgrade-master",
+            Role::Worker => "worker",
+            Role::DirtyArbiter => "dirty-arbiter",
+            Role::DirtyWorker => "dirty-worker",
+            Role::AppChild => "app-child",
+            Role::Orphan => "orphan",
+        }
+    }
+
+    /// Whether it makes worker slots.
+    pub fn is_arbiter(self) -> bool {
+        matches!(self, Role::Master | Role::UpgradeMaster | Role::DirtyArbiter)
+    }
+}
+
+/// What a process is, said whenever that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Casting {
+    /// Which process.
+    pub process: ProcessKey,
+    /// What it is from now on; nothing when it is gone or not gunicorn's any more.
+    pub role: Option<Role>,
+    /// The pid of the arbiter of a worker, of the worker of an app child.
+    pub parent: Option<u32>,
 }
 
 /// What `/proc` says of one process; only the variables that names and settings come from are kept.

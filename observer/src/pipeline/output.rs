@@ -1,9 +1,11 @@
 //! Everything that the pipeline asks of the rest.
 use observer_ebpf::record::Conn;
 
+use crate::identity::Casting;
 use crate::identity::Instance;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
+use crate::identity::event::Event;
 use crate::meter::MeterBatch;
 use crate::trace::Segment;
 
@@ -16,6 +18,10 @@ pub enum Output {
     Bye(Instance),
     /// What one process did for one request.
     Segment(Segment),
+    /// Something happened to an instance.
+    Event(Event),
+    /// A process is something else from now on.
+    Role(Casting),
     /// The numbers of one instance.
     Meters(MeterBatch),
     /// Read the facts of this process; the answer is an input.

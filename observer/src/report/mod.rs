@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
 
+use crate::identity::Casting;
 use crate::identity::Instance;
+use crate::identity::event::Event;
 use crate::meter::MeterBatch;
 use crate::report::grpc::Backoff;
 use crate::report::grpc::Failure;
@@ -43,6 +45,10 @@ pub enum Report {
     Bye(Instance),
     /// What one process did for one request.
     Segment(Segment),
+    /// Something happened to an instance, or is over.
+    Event(Event),
+    /// A process is something else from now on; printed only.
+    Role(Casting),
     /// The numbers of one instance at one time.
     Meters(MeterBatch),
 }

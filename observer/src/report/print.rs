@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::Serializer;
 
 use crate::identity::Instance;
-use crate::identity::Role;
+use crate::identity::event::Event;
 use crate::meter::Meter;
 use crate::report::Report;
 use crate::trace::Reference;
@@ -117,6 +117,11 @@ fn lines(report: &Report, paint: Paint) -> String {
             line(&paint.paint("32", "+"), instance, &visible(&properties.join(", ")).to_string())
         }
         Report::Bye(instance) => line(&paint.paint("33", "-"), instance, ""),
+        Report::Event(event) => event_line(event, paint),
+        Report::Role(casting) => match casting.role {
+            Some(role) => format!("  pid {} is {}", casting.process.pid, role.name()),
+            None => format!("  pid {} is no longer gunicorn's", casting.process.pid),
+        },
         Report::Segment(segment) => {
             let spans = segment.spans.iter().rev();
             spans.map(|span| span_line(segment, span, paint)).collect::<Vec<_>>().join("\n")
@@ -134,7 +139,7 @@ fn lines(report: &Report, paint: Paint) -> String {
 }
 
 fn line(sign: &str, instance: &Instance, rest: &str) -> String {
-    let role = role(instance.role);
+    let role = instance.role.name();
     let who = who(&instance.service, &instance.name);
     format!("{sign} {who} {role} pid {} {rest}", instance.process.pid).trim_end().to_owned()
 }
@@ -156,6 +161,16 @@ fn span_line(segment: &Segment, span: &Span, paint: Paint) -> String {
         span.end_ms.saturating_sub(span.start_ms),
         who(&segment.service, &segment.instance),
         paint.paint("2", format_args!("trace {}", visible(&segment.trace_id))),
+    )
+}
+
+fn event_line(event: &Event, paint: Paint) -> String {
+    let name = paint.paint(if event.error { "31" } else { "36" }, event.name.as_str());
+    format!(
+        "{} event  {name} {}  {}",
+        time(event.end_ms.unwrap_or(event.start_ms)),
+        visible(&event.message),
+        who(&event.service, &event.instance)
     )
 }
 
@@ -182,14 +197,6 @@ fn visible(text: &str) -> impl fmt::Display + '_ {
         }
     }
     Visible(text)
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Master => "master",
-        Role::Worker => "worker",
-        Role::AppChild => "app-child",
-    }
 }
 
 fn kind(kind: SpanKind) -> &'static str {
@@ -230,6 +237,24 @@ enum Json<'a> {
         trace_id: &'a str,
         segment_id: &'a str,
         spans: Vec<JsonSpan<'a>>,
+    },
+    Event {
+        service: &'a str,
+        instance: &'a str,
+        name: &'a str,
+        #[serde(rename = "type")]
+        type_: &'a str,
+        uuid: &'a str,
+        start_ms: i64,
+        end_ms: Option<i64>,
+        message: &'a str,
+        #[serde(serialize_with = "map")]
+        parameters: &'a [(&'static str, String)],
+    },
+    Process {
+        pid: u32,
+        role: Option<&'a str>,
+        parent: Option<u32>,
     },
     Meters {
         service: &'a str,
@@ -273,7 +298,7 @@ fn json(report: &Report) -> Json<'_> {
         Report::Hello(instance) => Json::Instance {
             service: &instance.service,
             instance: &instance.name,
-            role: role(instance.role),
+            role: instance.role.name(),
             pid: instance.process.pid,
             properties: &instance.properties,
         },
@@ -286,6 +311,22 @@ fn json(report: &Report) -> Json<'_> {
             trace_id: &segment.trace_id,
             segment_id: &segment.segment_id,
             spans: segment.spans.iter().map(json_span).collect(),
+        },
+        Report::Event(event) => Json::Event {
+            service: &event.service,
+            instance: &event.instance,
+            name: event.name.as_str(),
+            type_: if event.error { "Error" } else { "Normal" },
+            uuid: &event.uuid,
+            start_ms: event.start_ms,
+            end_ms: event.end_ms,
+            message: &event.message,
+            parameters: &event.parameters,
+        },
+        Report::Role(casting) => Json::Process {
+            pid: casting.process.pid,
+            role: casting.role.map(|role| role.name()),
+            parent: casting.parent,
         },
         Report::Meters(batch) => Json::Meters {
             service: &batch.service,
@@ -341,6 +382,7 @@ fn meter_map<S: Serializer>(meters: &&[Meter], to: S) -> Result<S::Ok, S::Error>
 mod tests {
     use super::*;
     use crate::identity::ProcessKey;
+    use crate::identity::Role;
     use crate::meter::MeterBatch;
 
     fn worker() -> Instance {

@@ -75,6 +75,7 @@ impl Queue {
                 (true, 0)
             }
             Report::Meters(batch) => (true, state.meters.push(batch)),
+            Report::Event(_) | Report::Role(_) => (false, 0), // printed only
             Report::Segment(segment) => {
                 let lost = state.segments.push(segment);
                 let first = state.since.is_none();
