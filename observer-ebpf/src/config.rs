@@ -9,7 +9,7 @@ macro_rules! offsets {
     ($($field:ident = $path:literal),* $(,)?) => {
         wire! {
             /// Byte offsets of kernel structure fields, in the order of [`PATHS`].
-            pub struct Offsets [208] {
+            pub struct Offsets [232] {
                 $(
                     #[doc = concat!("`", $path, "`")]
                     pub $field: u32
@@ -32,12 +32,18 @@ offsets! {
     task_group_leader = "task_struct.group_leader",
     task_start_boottime = "task_struct.start_boottime|task_struct.real_start_time",
     task_mm = "task_struct.mm",
+    mm_arg_start = "mm_struct.arg_start",
+    mm_arg_end = "mm_struct.arg_end",
+    mm_env_end = "mm_struct.env_end",
+    mm_exe_file = "mm_struct.exe_file",
     task_signal = "task_struct.signal",
     task_exit_code = "task_struct.exit_code",
     task_thread_pid = "task_struct.thread_pid",
     task_files = "task_struct.files",
     signal_live = "signal_struct.live",
     signal_group_exit_code = "signal_struct.group_exit_code",
+    signal_oom_mm = "signal_struct.oom_mm",
+    siginfo_code = "kernel_siginfo.si_code",
     pid_level = "pid.level",
     pid_numbers = "pid.numbers",
     upid_nr = "upid.nr",
@@ -109,6 +115,10 @@ impl Facts {
 pub const RECEIVE_CAP: usize = 16_384;
 /// The longest prefix that is copied of one write, in bytes.
 pub const SEND_CAP: usize = 4_096;
+/// The longest piece of a program's arguments and environment in one record, in bytes.
+pub const PROGRAM_PIECE: usize = 16_384;
+/// How many such pieces are copied; what lies beyond is not seen.
+pub const PROGRAM_PIECES: u32 = 8;
 /// How many buffers of one vectored call are followed; what lies beyond is counted, not copied.
 pub const SEGMENTS: usize = 8;
 /// A worker's heartbeat is reported at most this often, in nanoseconds: a sync worker beats at every request.

@@ -8,6 +8,8 @@ pub mod watch {
     pub const LIFE: u32 = 1;
     /// Report its socket traffic.
     pub const TRAFFIC: u32 = 2;
+    /// It is not reported, nor are the processes it forks: never report their traffic.
+    pub const DISREGARDED: u32 = 4;
 }
 
 wire! {

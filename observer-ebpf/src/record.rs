@@ -23,6 +23,10 @@ pub enum Kind {
     Sent = 8,
     /// [`Closed`]
     Closed = 9,
+    /// [`Signalled`]
+    Signalled = 10,
+    /// [`Program`] and a piece of its arguments and environment
+    Program = 11,
 }
 
 impl Kind {
@@ -38,6 +42,8 @@ impl Kind {
             7 => Kind::Received,
             8 => Kind::Sent,
             9 => Kind::Closed,
+            10 => Kind::Signalled,
+            11 => Kind::Program,
             _ => return None,
         })
     }
@@ -108,6 +114,53 @@ wire! {
         pub start: u64,
         /// Wait status: exit code in bits 8–15, signal in bits 0–6.
         pub status: u32,
+        /// [`exited`] bits.
+        pub flags: u32,
+    }
+}
+
+/// Bits of [`Exited::flags`].
+pub mod exited {
+    /// The kernel chose it when memory ran out (`signal_struct.oom_mm`).
+    pub const OOM: u32 = 1;
+}
+
+wire! {
+    /// A signal was sent to a watched process. The header names the sender.
+    pub struct Signalled [64] {
+        /// Leads.
+        pub header: Header,
+        /// The process that it is for, in the initial pid namespace.
+        pub target: u32,
+        /// Its number.
+        pub signal: u32,
+        /// Start of the process that it is for, in nanoseconds since boot.
+        pub target_start: u64,
+        /// `si_code`: 0 from `kill`, 128 from the kernel, negative from a thread (`<asm-generic/siginfo.h>`).
+        pub code: i32,
+        /// `TRACE_SIGNAL_*` of `<trace/events/signal.h>`: 0 delivered, 1 ignored, 2 pending already.
+        pub result: u32,
+        /// The sending thread's name, ended by zero.
+        pub sender: [u8; 16],
+    }
+}
+
+wire! {
+    /// A Python interpreter replaced some process's program. `header.len` bytes of its arguments and environment
+    /// follow: both are copied before the program can change them.
+    pub struct Program [56] {
+        /// Leads; the process is the one that now runs the interpreter.
+        pub header: Header,
+        /// The process's start, in nanoseconds since boot.
+        pub start: u64,
+        /// Where its arguments start in its memory; forks inherit it.
+        pub stack: u64,
+        /// Where in both the bytes that follow stand.
+        pub offset: u32,
+        /// Bytes of both; the environment follows the arguments.
+        pub size: u32,
+        /// Bytes of the arguments.
+        pub arguments: u32,
         /// Always zero.
         pub zero: u32,
     }

@@ -97,6 +97,9 @@ pub struct RunArgs {
         env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR"
     )]
     properties_factor: u32,
+    /// Seconds after its fork at which a worker that has not beaten is stuck
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    stuck_after: u64,
     /// Seconds between two meter reports; 0 sends none
     #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "SW_AGENT_METER_REPORTER_PERIOD")]
     meter_period: u64,
@@ -180,6 +183,7 @@ impl From<RunArgs> for Raw {
             given: Given { service: args.service, instance: args.instance, namespace: args.namespace },
             heartbeat_s: args.heartbeat,
             properties_factor: args.properties_factor,
+            stuck_after_s: args.stuck_after,
             meter_period_s: args.meter_period,
             queue_size: args.queue_size,
             print: args.print.map(Printing::from),

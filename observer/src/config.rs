@@ -24,6 +24,8 @@ pub struct Raw {
     pub heartbeat_s: u64,
     /// `--properties-factor`
     pub properties_factor: u32,
+    /// `--stuck-after`, in seconds
+    pub stuck_after_s: u64,
     /// `--meter-period`, in seconds
     pub meter_period_s: u64,
     /// `--queue-size`
@@ -58,6 +60,8 @@ pub struct Config {
     pub print: Option<Format>,
     /// Names that go before those of the targets.
     pub given: Given,
+    /// How long after its fork a worker that has not beaten is stuck.
+    pub stuck_after: Duration,
     /// Between two meter reports; zero sends none.
     pub meter_period: Duration,
     /// The probes' settings.
@@ -95,6 +99,9 @@ impl Config {
             let why = "0 would never be due: give a number from 1".to_owned();
             return fail(if raw.heartbeat_s == 0 { "--heartbeat" } else { "--properties-factor" }, why);
         }
+        if raw.stuck_after_s == 0 {
+            return fail("--stuck-after", "0 would call every worker stuck: give a number from 1".to_owned());
+        }
         if raw.queue_size == 0 {
             return fail("--queue-size", "0 would hold nothing: give a number from 1".to_owned());
         }
@@ -117,7 +124,8 @@ impl Config {
         let kernel =
             kernel::Settings { ring_bytes: raw.ring_bytes, connections: raw.connections, attach: raw.attach };
         let meter_period = Duration::from_secs(raw.meter_period_s);
-        Ok(Config { oap: oap(&raw)?, print, given: raw.given, meter_period, kernel, log_level })
+        let stuck_after = Duration::from_secs(raw.stuck_after_s);
+        Ok(Config { oap: oap(&raw)?, print, given: raw.given, stuck_after, meter_period, kernel, log_level })
     }
 }
 

@@ -97,6 +97,9 @@ traced!("sched_process_exec": sched_process_exec_tp_btf => |cx| process::execed(
 entered!("taskstats_exit": taskstats_exit_kprobe, taskstats_exit_fentry => |cx| process::exited());
 traced!("sched_process_exit": sched_process_exit_tp_btf => |cx| process::exited());
 
+// Who is told to end, and by whom.
+traced!("signal_generate": signal_generate_tp_btf => |cx| process::signalled(&cx));
+
 // Who makes worker slots.
 entered!("security_inode_unlink": security_inode_unlink_kprobe, security_inode_unlink_fentry
     => |cx| process::unlinked_dentry(&cx));

@@ -14,6 +14,7 @@ mod kernel;
 mod log;
 mod maps;
 mod process;
+mod program;
 mod socket;
 mod syscall;
 

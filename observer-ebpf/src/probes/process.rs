@@ -1,4 +1,5 @@
 //! Fork, exec, exit, worker slot and heartbeat: who exists and who is alive.
+use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::bpf_probe_read_user_str_bytes;
 use observer_ebpf::config::BEAT_INTERVAL;
 use observer_ebpf::counter::Drop;
@@ -8,7 +9,9 @@ use observer_ebpf::record::Execed;
 use observer_ebpf::record::Exited;
 use observer_ebpf::record::Forked;
 use observer_ebpf::record::Kind;
+use observer_ebpf::record::Signalled;
 use observer_ebpf::record::Slot;
+use observer_ebpf::record::exited;
 use observer_ebpf::record::forked;
 
 use crate::emit;
@@ -19,11 +22,14 @@ use crate::kernel;
 use crate::kernel::offset;
 use crate::maps::SLOTS;
 use crate::maps::WATCHED;
+use crate::program;
 
 /// Every worker slot's file name starts so (gunicorn, `workers/workertmp.py`, 20.1 to 27).
 const SLOT_PREFIX: [u8; 10] = *b"wgunicorn-";
 /// What `tempfile.mkstemp` appends to the prefix.
 const SLOT_SUFFIX: usize = 8;
+/// `SI_KERNEL` of `<asm-generic/siginfo.h>`.
+const SI_KERNEL: i32 = 128;
 
 /// A task was made and is about to run: argument `n` is its `task_struct`.
 #[inline(always)]
@@ -41,6 +47,7 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
     // SAFETY: a live map value.
     let inherited = unsafe { (*watch).flags };
     let flags = match (worker, shares) {
+        _ if inherited & watch::DISREGARDED != 0 => inherited,
         (true, _) => watch::LIFE | watch::TRAFFIC,
         (_, true) => watch::LIFE,
         (false, false) => inherited,
@@ -63,6 +70,7 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
 /// The running process replaced its program; what it was before no longer counts.
 #[inline(always)]
 pub fn execed() -> Option<()> {
+    program::started();
     let watch = filter::watched()?;
     // SAFETY: a live map value.
     unsafe { (*watch).flags = watch::LIFE };
@@ -90,8 +98,61 @@ pub fn exited() -> Option<()> {
     let leader = kernel::read(task, offset!(task_group_leader)).unwrap_or(task);
     let status = if group != 0 { group } else { kernel::read(leader, offset!(task_exit_code)).unwrap_or(0) };
     let start = kernel::process_start(task);
-    emit::record(Exited { header: emit::header(Kind::Exited), start, status, zero: 0 });
+    // The kernel keeps what the process had in memory from the choice to the end of the structure.
+    let oom = kernel::read::<u64>(signal, offset!(signal_oom_mm)).is_some_and(|memory| memory != 0);
+    let flags = u32::from(oom) * exited::OOM;
+    emit::record(Exited { header: emit::header(Kind::Exited), start, status, flags });
     Some(())
+}
+
+/// A signal was sent: arguments of `signal_generate`.
+#[inline(always)]
+pub fn signalled(cx: &impl Entry) -> Option<()> {
+    let (signal, info, task, result) = (cx.arg(0)? as u32, cx.arg(1)?, cx.arg(2)?, cx.arg(4)? as u32);
+    let target: u32 = kernel::read(task, offset!(task_tgid))?;
+    if !is_followed(signal) || WATCHED.get_ptr(target).is_none() {
+        return None;
+    }
+    // `SEND_SIG_NOINFO` and `SEND_SIG_PRIV` of `<linux/sched/signal.h>` stand for a process and for the kernel.
+    let code = match info {
+        0 => 0,
+        1 => SI_KERNEL,
+        info => io::counted(kernel::read(info, offset!(siginfo_code)), Drop::KernelFault)?,
+    };
+    emit::record(Signalled {
+        header: emit::header(Kind::Signalled),
+        target,
+        signal,
+        target_start: kernel::process_start(task),
+        code,
+        result,
+        sender: bpf_get_current_comm().unwrap_or_default(),
+    });
+    Some(())
+}
+
+/// Whether a signal says something of a life: those that gunicorn is steered with, and those that end a process.
+#[inline(always)]
+fn is_followed(signal: u32) -> bool {
+    // Numbers of x86 and ARM: HUP INT QUIT ILL TRAP ABRT BUS FPE KILL SEGV USR2 TERM TTIN TTOU XCPU WINCH SYS.
+    const FOLLOWED: u64 = 1 << 1
+        | 1 << 2
+        | 1 << 3
+        | 1 << 4
+        | 1 << 5
+        | 1 << 6
+        | 1 << 7
+        | 1 << 8
+        | 1 << 9
+        | 1 << 11
+        | 1 << 12
+        | 1 << 15
+        | 1 << 21
+        | 1 << 22
+        | 1 << 24
+        | 1 << 28
+        | 1 << 31;
+    signal < 64 && FOLLOWED >> signal & 1 == 1
 }
 
 /// A file is being unlinked; argument 1 is its `dentry`.
@@ -167,10 +228,14 @@ fn beating() -> Option<*mut Watch> {
 /// The file behind `dentry` is touched: a heartbeat if it is a worker slot. Only workers beat, so that one whose fork
 /// was taken for another's (a `pre_fork` hook that forks, too) is known from here on.
 #[inline(always)]
-fn beat(watch: *mut Watch, dentry: u64) -> Option<()> {
+fn beat(entry: *mut Watch, dentry: u64) -> Option<()> {
     let inode = slot_inode(dentry)?;
     // SAFETY: a live map value.
-    unsafe { *watch = Watch { flags: watch::LIFE | watch::TRAFFIC, zero: 0, beat: emit::now() } };
+    let entry = unsafe { &mut *entry };
+    if entry.flags & watch::DISREGARDED == 0 {
+        entry.flags = watch::LIFE | watch::TRAFFIC;
+    }
+    entry.beat = emit::now();
     emit_slot(Kind::Beat, Some(inode));
     Some(())
 }

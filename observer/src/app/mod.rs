@@ -48,8 +48,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 const IO_ERROR: u8 = 74;
 /// Records between two looks at signals and the clock.
 const DRAIN_LIMIT: usize = 4_096;
-/// Between two warnings about losses, in ticks of a second.
-const LOSS_TICKS: u32 = 10;
+/// Between two warnings about losses, in ticks.
+const LOSS_TICKS: u32 = 20;
+/// Short against the shortest time after which gunicorn aborts a worker, two seconds.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Why a run ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +99,7 @@ pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
     let (mut terminate, mut interrupt) = signals()?;
     tokio::spawn(stop_in_time(signals()?));
     let mut observer = Observer::start(config, tape)?;
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut more = false;
     // Signals and the clock have their turn between two portions, however full the ring is.
@@ -134,6 +136,15 @@ async fn stop_in_time((mut terminate, mut interrupt): (Signal, Signal)) {
         std::thread::sleep(STOP_LIMIT);
         std::process::exit(i32::from(IO_ERROR));
     });
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Looks for processes that were there before the probes.
+fn found() -> Input {
+    Input::Found { at: clock::kernel_now(), holders: scan::holders() }
 }
 
 struct Observer {
@@ -174,14 +185,15 @@ impl Observer {
             seed: fastrand::u64(..),
             wall: clock::wall_offset(),
             given: config.given.clone(),
-            meter_period_ns: u64::try_from(config.meter_period.as_nanos()).unwrap_or(u64::MAX),
+            stuck_after_ns: nanoseconds(config.stuck_after),
+            meter_period_ns: nanoseconds(config.meter_period),
             connections: config.kernel.connections as usize,
         };
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let pipeline = Pipeline::new(&origin);
         let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
         // After attaching, so that no fork falls between the two.
-        let found = Input::Found(scan::holders());
+        let found = found();
         observer.sinks.ready(&observer.probes.attachments);
         while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
@@ -236,9 +248,10 @@ impl Observer {
                     let answer = facts::read(pid).map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
-                Output::AskHolders => self.step(&Input::Found(scan::holders())),
+                Output::AskHolders => self.step(&found()),
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
+                Output::Disregard(process) => self.disregard(process),
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
                 Output::Hello(_)
                 | Output::Bye(_)
@@ -264,6 +277,14 @@ impl Observer {
         } else if facts::start(pid) != Some(start) {
             self.probes.maps.unwatch(pid);
             self.step(&Input::Gone(pid)); // its end went by unseen
+        }
+    }
+
+    /// Copies nothing of a process that is not a target, nor of those it forks.
+    fn disregard(&mut self, process: ProcessKey) {
+        let pid = process.pid;
+        if let Err(error) = self.probes.maps.watch(pid, watch::LIFE | watch::DISREGARDED) {
+            tracing::warn!(pid, %error, "cannot disregard a process");
         }
     }
 

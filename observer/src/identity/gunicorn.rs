@@ -1,15 +1,35 @@
-//! The process model: what was seen in, roles and instances out. Pure.
+//! The process model: what was seen in; roles, instances and events out. Pure.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::Casting;
 use super::Facts;
 use super::Holder;
 use super::Instance;
 use super::ProcessKey;
 use super::Role;
-use super::naming;
+use super::arbiter::Arbiter;
+use super::cause::End;
+use super::cause::Signal;
+use super::cause::Status;
+use super::cause::is_stop;
+use super::cause::signal;
+use super::chronicle::Chronicle;
+use super::chronicle::Open;
+use super::event::Event;
+use super::found;
+use super::life::Life;
 use super::naming::Given;
+use crate::clock::KernelTime;
+use crate::clock::WallOffset;
+
+mod announce; // who is an instance, under which name
+mod tell; // which events follow
+
+/// After a process was found, how long what was sent to it before may still end it, in nanoseconds: gunicorn's
+/// default graceful timeout.
+const BLIND: u64 = 30_000_000_000;
 
 /// A change that others have to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,279 +42,426 @@ pub enum Change {
     Bye(Instance),
     /// A process that was there before the probes has to be watched, as what it is.
     Watch(ProcessKey, Role),
+    /// A process is not a target: its traffic is nobody's business.
+    Disregard(ProcessKey),
+    /// A process is something else from now on.
+    Role(Casting),
+    /// Something happened to an instance.
+    Event(Event),
+}
+
+/// A process was forked.
+#[derive(Clone, Copy, Debug)]
+pub struct Fork {
+    /// By whom.
+    pub parent: ProcessKey,
+    /// What came out.
+    pub child: ProcessKey,
+    /// Its pid in its own pid namespace.
+    pub inner: u32,
+    /// Whether the forking thread had made a slot for it.
+    pub slot: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Process {
     key: ProcessKey,
-    role: Role,
-    /// Pid of the master of a worker, of the worker of an app child.
-    parent: u32,
+    /// Nothing for a child of an arbiter that is not gunicorn's, or not yet.
+    role: Option<Role>,
+    /// The arbiter of a worker, the worker of an app child.
+    parent: Option<ProcessKey>,
     inner_pid: u32,
     facts: Option<Arc<Facts>>,
-    /// Whether it beat or served: a worker that never does is not announced.
-    ready: bool,
-    announced: Option<Instance>,
+    instance: Option<Instance>,
+    life: Life,
+    /// What it is about, if it is an arbiter.
+    arbiter: Arbiter,
+    /// It replaced its program since it was forked.
+    execed: bool,
+    /// The worker that was forked for the last slot when this was forked without: they may be the wrong way round.
+    instead_of: Option<u32>,
+    /// Its arbiter is gone.
+    orphaned: bool,
+    /// It is not reported: no target, or an agent inside reports it.
+    quiet: bool,
     /// It was not there when it was looked for.
     missing: bool,
+    start: Option<Open>,
+    exit: Option<Open>,
+    stuck: Option<Open>,
 }
 
 /// Every process that matters to gunicorn, by pid.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     given: Given,
+    /// A worker that has not beaten so long after its fork is stuck, in nanoseconds.
+    stuck_after: u64,
+    chronicle: Chronicle,
+    now: KernelTime,
     processes: BTreeMap<u32, Process>,
 }
 
 impl Model {
-    /// A model in which nothing has happened.
-    pub fn new(given: Given) -> Model {
-        Model { given, processes: BTreeMap::new() }
+    /// A model in which nothing has happened. A worker that has not beaten `stuck_after` nanoseconds after its fork
+    /// is stuck; `seed` is what the uuids of events are made from.
+    pub fn new(given: Given, stuck_after: u64, seed: u64, wall: WallOffset) -> Model {
+        let chronicle = Chronicle::new(seed, wall);
+        Model { given, stuck_after, chronicle, now: KernelTime::default(), processes: BTreeMap::new() }
     }
 
     /// A process made a worker slot: it is an arbiter.
-    pub fn slotted(&mut self, key: ProcessKey, changes: &mut Vec<Change>) {
-        let known = self.processes.get(&key.pid);
-        if known.is_some_and(|process| process.key == key && process.role == Role::Master) {
-            return;
+    pub fn slotted(&mut self, at: KernelTime, key: ProcessKey, changes: &mut Vec<Change>) {
+        self.now = at;
+        if let Some(known) = self.processes.get_mut(&key.pid).filter(|known| known.key == key) {
+            known.arbiter.newest = None;
+            let known = known.clone();
+            let parent = known.parent.and_then(|parent| self.process(parent)).and_then(|parent| parent.role);
+            match (known.role, parent) {
+                (Some(role), _) if role.is_arbiter() => {
+                    if known.facts.is_none() {
+                        changes.push(Change::Ask(key.pid)); // they could not be read before
+                    }
+                    return;
+                }
+                (None, Some(Role::Master | Role::UpgradeMaster)) => {
+                    let role = if known.execed { Role::UpgradeMaster } else { Role::DirtyArbiter };
+                    self.cast(key.pid, role, changes);
+                    changes.push(Change::Ask(key.pid));
+                    return;
+                }
+                _ => {}
+            }
         }
-        self.leave(key.pid, changes);
-        self.enter(Process::new(key, Role::Master, 0, key.pid));
+        self.leave(key.pid, None, false, changes);
+        self.enter(Process { life: Life { forked: Some(at), ..Life::default() }, ..Process::new(key) });
+        self.cast(key.pid, Role::Master, changes);
         changes.push(Change::Ask(key.pid));
     }
 
-    /// A process forked a child; `worker` tells that it made a slot for it.
-    pub fn forked(
-        &mut self,
-        parent: ProcessKey,
-        child: ProcessKey,
-        inner: u32,
-        worker: bool,
-        changes: &mut Vec<Change>,
-    ) {
+    /// A process forked a child that does not share its memory.
+    pub fn forked(&mut self, at: KernelTime, fork: Fork, changes: &mut Vec<Change>) {
+        self.now = at;
+        let Fork { parent, child, inner, slot } = fork;
         if self.processes.get(&child.pid).is_some_and(|known| known.key == child) {
             return; // the scan came before this record
         }
-        self.leave(child.pid, changes);
-        if worker {
-            self.slotted(parent, changes);
-            self.enter(Process::new(child, Role::Worker, parent.pid, inner));
-            return;
+        self.leave(child.pid, None, false, changes); // its end went by unseen
+        if slot && !self.process(parent).and_then(|parent| parent.role).is_some_and(Role::is_arbiter) {
+            self.slotted(at, parent, changes);
         }
-        let of_worker = self.processes.get(&parent.pid).is_some_and(|parent| parent.role != Role::Master);
-        if of_worker {
-            self.enter(Process::new(child, Role::AppChild, parent.pid, inner));
+        let Some(known) = self.process(parent) else { return };
+        let role = match known.role {
+            Some(Role::DirtyArbiter) if slot => Some(Role::DirtyWorker),
+            Some(_) if slot => Some(Role::Worker),
+            Some(role) if !role.is_arbiter() => Some(Role::AppChild),
+            _ => None,
+        };
+        let process = Process {
+            parent: Some(parent),
+            inner_pid: inner,
+            life: Life { forked: Some(at), ..Life::default() },
+            instead_of: known.arbiter.newest,
+            quiet: known.quiet,
+            ..Process::new(child)
+        };
+        self.enter(process);
+        if let Some(role) = role {
+            self.cast(child.pid, role, changes);
+        }
+        if let Some(parent) = self.processes.get_mut(&parent.pid) {
+            parent.arbiter.newest = if slot { Some(child.pid) } else { parent.arbiter.newest };
+            if let Some(upgrade) = parent.arbiter.upgrade.as_mut().filter(|_| role.is_none()) {
+                upgrade.child.get_or_insert(child.pid);
+            }
         }
     }
 
     /// A process replaced its program and is no longer what it was forked as.
-    pub fn execed(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        self.leave(pid, changes);
+    pub fn execed(&mut self, at: KernelTime, pid: u32, changes: &mut Vec<Change>) {
+        self.now = at;
+        match self.processes.get_mut(&pid) {
+            Some(process) if process.role.is_none() => process.execed = true, // an upgrade, perhaps
+            _ => self.leave(pid, None, false, changes),
+        }
     }
 
     /// A process ended.
-    pub fn exited(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        self.leave(pid, changes);
+    pub fn exited(
+        &mut self,
+        at: KernelTime,
+        pid: u32,
+        status: Status,
+        oom: bool,
+        changes: &mut Vec<Change>,
+    ) {
+        self.now = at;
+        self.leave(pid, Some(status), oom, changes);
+    }
+
+    /// A process could not be looked at, because it ended. Its end is still to be told when its start was.
+    pub fn gone(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        if self.processes.get(&pid).is_some_and(|process| process.life.found.is_some()) {
+            self.leave(pid, None, false, changes);
+        }
+    }
+
+    /// A signal was sent to a process and not thrown away.
+    pub fn signalled(&mut self, target: ProcessKey, sent: Signal, changes: &mut Vec<Change>) {
+        self.now = sent.at;
+        let Some(process) = self.process(target) else { return };
+        let arbiter = process.parent.filter(|parent| sent.code == 0 && parent.pid == sent.sender);
+        let why = arbiter.and_then(|arbiter| self.process(arbiter)).map(|arbiter| {
+            let forked = process.life.forked;
+            arbiter.arbiter.why(sent.at, forked)
+        });
+        let Some(process) = self.processes.get_mut(&target.pid) else { return };
+        let ends = is_stop(sent.number) || sent.number == signal::KILL;
+        if let Some(why) = why.filter(|_| ends && process.role.is_some()) {
+            process.life.asked.get_or_insert(why);
+        }
+        if process.role.is_some_and(Role::is_arbiter) {
+            process.arbiter.sent(&sent);
+        }
+        let number = sent.number;
+        process.life.sent(sent);
+        self.tell_signal(target.pid, number, changes);
     }
 
     /// A worker beat; whether it is known.
-    pub fn beat(&mut self, pid: u32, changes: &mut Vec<Change>) -> bool {
-        let Some(process) = self.processes.get_mut(&pid) else { return false };
-        process.ready = true;
-        self.announce(pid, changes);
+    pub fn beat(&mut self, at: KernelTime, pid: u32, changes: &mut Vec<Change>) -> bool {
+        self.now = at;
+        self.swap(pid, changes);
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.role.is_some()) else {
+            return false;
+        };
+        process.life.pulse.beat(at);
+        self.tell_recovered(pid, changes);
+        self.serves(pid, changes);
         true
+    }
+
+    /// Only workers beat: one that was forked without a slot, while the child that got the slot never beat, is the
+    /// worker, and that child was a hook's.
+    fn swap(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        let other = self.processes.get(&pid).filter(|process| process.role.is_none());
+        let Some(other) = other.and_then(|process| process.instead_of) else { return };
+        let Some(hooks) = self.processes.get_mut(&other).filter(|other| other.life.ready.is_none()) else {
+            return;
+        };
+        if let Some(role) = hooks.role.take() {
+            changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
+            self.cast(pid, role, changes);
+        }
     }
 
     /// Facts that were asked for.
     pub fn learned(&mut self, facts: Facts, changes: &mut Vec<Change>) {
         let pid = facts.key.pid;
+        let parent = self.processes.get(&facts.parent).map(|parent| (parent.key, parent.role));
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.key == facts.key) else {
             return; // it ended meanwhile, and its pid is someone else's
         };
         process.inner_pid = facts.inner_pid;
+        let upgraded = facts.variable("GUNICORN_PID").is_some();
         process.facts = Some(Arc::new(facts));
-        self.announce(pid, changes);
-        let workers =
-            self.processes.values().filter(|worker| worker.role == Role::Worker && worker.parent == pid);
-        let workers: Vec<u32> = workers.map(|worker| worker.key.pid).collect();
-        workers.into_iter().for_each(|worker| self.announce(worker, changes));
+        // Forked before anybody looked, and made its first slot since.
+        if let (Some(Role::Master), None, Some((key, Some(Role::Master)))) =
+            (process.role, process.parent, parent)
+        {
+            process.parent = Some(key);
+            let role = if upgraded { Role::UpgradeMaster } else { Role::DirtyArbiter };
+            self.cast(pid, role, changes);
+        }
+        self.admit(pid, changes);
+        self.announce_family(pid, changes);
     }
 
-    /// Processes that hold worker slots and were there before the probes: a slot that a process does not share
-    /// with its parent makes it an arbiter, one that it shares with an arbiter a worker, one that it shares with
-    /// a worker an app child.
-    pub fn found(&mut self, holders: &[Holder], changes: &mut Vec<Change>) {
-        let by_pid: BTreeMap<u32, &Holder> =
-            holders.iter().map(|holder| (holder.facts.key.pid, holder)).collect();
-        let parent = |holder: &Holder| by_pid.get(&holder.facts.parent).copied();
-        let shares =
-            |holder: &Holder, parent: &Holder| holder.slots.iter().any(|slot| parent.slots.contains(slot));
-        let made_its_own = |holder: &Holder| match parent(holder) {
-            Some(parent) => holder.slots.iter().any(|slot| !parent.slots.contains(slot)),
-            None => true,
-        };
-        // A worker whose arbiter is gone also holds a slot that its parent does not; it cannot be named.
-        let is_master = |holder: &Holder| made_its_own(holder) && holder.catches_reload;
-        for holder in holders.iter().filter(|holder| is_master(holder)) {
-            self.adopt(holder, Role::Master, 0, changes);
-        }
-        for holder in holders.iter().filter(|holder| !is_master(holder)) {
-            let Some(parent) = parent(holder).filter(|parent| shares(holder, parent)) else { continue };
-            let role = if is_master(parent) { Role::Worker } else { Role::AppChild };
-            self.adopt(holder, role, parent.facts.key.pid, changes);
+    /// Processes that were there before the probes.
+    pub fn found(&mut self, at: KernelTime, holders: &[Holder], changes: &mut Vec<Change>) {
+        self.now = at;
+        for (holder, role, parent) in found::roles(holders) {
+            let parent = parent.and_then(|pid| self.processes.get(&pid)).map(|parent| parent.key);
+            self.adopt(holder, role, parent, changes);
         }
     }
 
-    /// The instance that a process's requests belong to: its own, or that of the worker that forked it.
+    /// The instance that a process's requests belong to: its own, or that of the worker that forked it. `None` when
+    /// the process is not known, or not to be reported (see [`Model::is_quiet`]).
     pub fn instance(&mut self, pid: u32, changes: &mut Vec<Change>) -> Option<&Instance> {
         let mut pid = pid;
         // A child of a child of a worker is rare, a chain of more than a few not a real one.
         for _ in 0..8 {
-            let process = self.processes.get_mut(&pid)?;
-            if process.role != Role::AppChild {
-                process.ready = true;
+            let process = self.processes.get(&pid)?;
+            if process.role? != Role::AppChild {
                 break;
             }
-            pid = process.parent;
+            pid = self.process(process.parent?)?.key.pid;
         }
-        self.announce(pid, changes);
-        self.processes.get(&pid)?.announced.as_ref()
+        self.serves(pid, changes);
+        self.processes.get(&pid)?.instance.as_ref()
+    }
+
+    /// Whether a process is known and not to be reported.
+    pub fn is_quiet(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|process| process.quiet)
     }
 
     /// Processes that still live, of those that [`Model::instances`] names. One that is missing twice has ended: its
     /// record was lost. Once is not enough, since records of its last requests may be on their way.
     pub fn alive(&mut self, living: &BTreeSet<ProcessKey>, changes: &mut Vec<Change>) {
         let mut ended = Vec::new();
-        for process in self.processes.values_mut().filter(|process| process.announced.is_some()) {
+        for process in self.processes.values_mut().filter(|process| process.instance.is_some()) {
             if living.contains(&process.key) {
                 process.missing = false;
             } else if std::mem::replace(&mut process.missing, true) {
                 ended.push(process.key.pid);
             }
         }
-        ended.into_iter().for_each(|pid| self.leave(pid, changes));
+        ended.into_iter().for_each(|pid| self.leave(pid, None, false, changes));
     }
 
     /// Every announced instance.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        self.processes.values().filter_map(|process| process.announced.as_ref())
+        self.processes.values().filter_map(|process| process.instance.as_ref())
     }
 
-    fn adopt(&mut self, holder: &Holder, role: Role, parent: u32, changes: &mut Vec<Change>) {
-        let Facts { key, inner_pid, .. } = holder.facts;
+    /// Nanoseconds since the last heartbeat of a worker, at the last tick.
+    pub fn heartbeat_age(&self, process: ProcessKey) -> Option<u64> {
+        self.process(process)?.life.pulse.age(self.now)
+    }
+
+    fn adopt(
+        &mut self,
+        holder: &Holder,
+        role: Role,
+        parent: Option<ProcessKey>,
+        changes: &mut Vec<Change>,
+    ) {
+        let key = holder.facts.key;
+        let pid = key.pid;
         // What the probes saw goes first: a worker forked while the scan ran holds a slot that its arbiter did not
         // when the scan came to that, and looks like one until it sets its signal handlers.
-        if self.processes.get(&key.pid).is_none_or(|known| known.key != key) {
-            self.leave(key.pid, changes);
-            self.enter(Process { ready: true, ..Process::new(key, role, parent, inner_pid) });
+        if self.processes.get(&pid).is_none_or(|known| known.key != key) {
+            self.leave(pid, None, false, changes);
+            let mut life = Life { found: Some(self.now), ..Life::default() };
+            life.ready = (role.is_arbiter() || !holder.booting).then_some(self.now);
+            if let Some(beat) = holder.beat.filter(|_| !holder.booting) {
+                life.pulse.beat(beat);
+            }
+            let orphaned = role == Role::Orphan;
+            self.enter(Process { parent, life, orphaned, ..Process::new(key) });
+        } else if self.processes.get(&pid).is_some_and(|known| known.facts.is_some() || known.role.is_none()) {
+            return;
         }
-        let Some(process) = self.processes.get_mut(&key.pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        process.inner_pid = holder.facts.inner_pid;
         process.facts = Some(Arc::new(holder.facts.clone()));
-        changes.push(Change::Watch(key, process.role));
-        self.announce(key.pid, changes);
+        process.arbiter.served |= process.life.found.is_some();
+        let role = match process.role {
+            Some(seen) => seen,
+            None => {
+                self.cast(pid, role, changes);
+                role
+            }
+        };
+        changes.push(Change::Watch(key, role));
+        if role.is_arbiter() {
+            self.admit(pid, changes);
+        } else if let Some(parent) = parent.and_then(|parent| self.process(parent)) {
+            let quiet = parent.quiet;
+            self.hush(pid, quiet, changes);
+        }
+        self.announce_family(pid, changes);
     }
 
     fn enter(&mut self, process: Process) {
         self.processes.insert(process.key.pid, process);
     }
 
-    fn leave(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        if let Some(instance) = self.processes.remove(&pid).and_then(|process| process.announced) {
-            changes.push(Change::Bye(instance));
+    fn process(&self, key: ProcessKey) -> Option<&Process> {
+        self.processes.get(&key.pid).filter(|process| process.key == key)
+    }
+
+    fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        process.role = Some(role);
+        let parent = process.parent.map(|parent| parent.pid);
+        changes.push(Change::Role(Casting { process: process.key, role: Some(role), parent }));
+    }
+
+    /// A process ended, or is no longer what it was; without a status that went by unseen.
+    fn leave(&mut self, pid: u32, status: Option<Status>, oom: bool, changes: &mut Vec<Change>) {
+        let Some(process) = self.processes.remove(&pid) else { return };
+        let Some(role) = process.role else { return self.tell_failed_upgrade(&process, status, changes) };
+        let parent = process.parent.and_then(|parent| self.process(parent));
+        let ready = if role.is_arbiter() { process.arbiter.served } else { process.life.ready.is_some() };
+        let end = End {
+            process: process.key,
+            status,
+            oom,
+            signals: &process.life.signals,
+            arbiter: process.parent.map(|parent| parent.pid).filter(|_| role != Role::UpgradeMaster),
+            asked: process.life.asked,
+            ending: process.arbiter.ending.or_else(|| parent.and_then(|parent| parent.arbiter.ending)),
+            orphaned: process.orphaned,
+            ready,
+            contained: process.inner_pid != pid,
+            blind: process.life.found.is_some_and(|found| self.now.since(found) < BLIND),
+        };
+        let verdict = end.verdict();
+        self.tell_exit(&process, role, status, &verdict, changes);
+        if let Some(instance) = &process.instance {
+            changes.push(Change::Bye(instance.clone()));
+        }
+        changes.push(Change::Role(Casting { process: process.key, role: None, parent: None }));
+        if role.is_arbiter() {
+            self.abandon(&process, changes);
         }
     }
 
-    /// Announces a process once it can be named: a worker needs its master's facts.
-    fn announce(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        let Some(process) = self.processes.get(&pid) else { return };
-        let ready = match process.role {
-            Role::Master => true,
-            Role::Worker => process.ready,
-            Role::AppChild | Role::UpgradeMaster | Role::DirtyArbiter | Role::DirtyWorker | Role::Orphan => false,
-        };
-        if !ready || process.announced.is_some() {
-            return;
+    /// An arbiter is gone: its workers are orphans, and a master that it started is on its own.
+    fn abandon(&mut self, arbiter: &Process, changes: &mut Vec<Change>) {
+        let of = |process: &&mut Process| process.parent == Some(arbiter.key);
+        let mut recast = Vec::new();
+        for process in self.processes.values_mut().filter(of) {
+            match process.role {
+                Some(Role::Worker | Role::DirtyWorker) => {
+                    process.orphaned = true;
+                    // Named after its master: what it is called must not depend on when it is first asked for.
+                    process.facts = process.facts.take().or_else(|| arbiter.facts.clone());
+                    recast.push((process.key.pid, Role::Orphan));
+                }
+                Some(Role::UpgradeMaster) => {
+                    process.parent = None;
+                    recast.push((process.key.pid, Role::Master));
+                }
+                _ => {}
+            }
         }
-        let master = if process.role == Role::Master { pid } else { process.parent };
-        let Some(facts) = self.processes.get(&master).and_then(|master| master.facts.clone()) else { return };
-        let name = match process.role {
-            Role::Worker => naming::worker(&self.given, &facts, process.inner_pid),
-            _ => naming::master(&self.given, &facts),
-        };
-        let instance = Instance {
-            process: process.key,
-            role: process.role,
-            service: naming::service(&self.given, &facts).into(),
-            name: name.into(),
-            properties: naming::properties(&self.given, &facts, process.inner_pid),
-        };
-        changes.push(Change::Hello(instance.clone()));
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.announced = Some(instance);
-        }
+        recast.into_iter().for_each(|(pid, role)| self.cast(pid, role, changes));
     }
 }
 
 impl Process {
-    fn new(key: ProcessKey, role: Role, parent: u32, inner_pid: u32) -> Process {
-        Process { key, role, parent, inner_pid, facts: None, ready: false, announced: None, missing: false }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn key(pid: u32) -> ProcessKey {
-        ProcessKey { pid, start: 1 }
-    }
-
-    fn facts(pid: u32, parent: u32) -> Facts {
-        Facts {
-            key: key(pid),
-            parent,
-            inner_pid: pid,
-            argv: vec!["gunicorn".to_owned(), "app:app".to_owned()],
-            environ: Vec::new(),
-            hostname: "web".to_owned(),
-            ipv4: Vec::new(),
-            python_version: None,
+    fn new(key: ProcessKey) -> Process {
+        Process {
+            key,
+            role: None,
+            parent: None,
+            inner_pid: key.pid,
+            facts: None,
+            instance: None,
+            life: Life::default(),
+            arbiter: Arbiter::default(),
+            execed: false,
+            instead_of: None,
+            orphaned: false,
+            quiet: false,
+            missing: false,
+            start: None,
+            exit: None,
+            stuck: None,
         }
-    }
-
-    fn holder(pid: u32, parent: u32, slots: &[u64], catches_reload: bool) -> Holder {
-        let slots = slots.iter().map(|ino| (1, *ino)).collect();
-        Holder { facts: facts(pid, parent), slots, catches_reload }
-    }
-
-    fn names(model: &Model) -> Vec<String> {
-        model.instances().map(|instance| instance.name.to_string()).collect()
-    }
-
-    #[test]
-    fn a_worker_forked_during_the_scan_is_no_master() {
-        let (mut model, mut changes) = (Model::default(), Vec::new());
-        model.forked(key(10), key(12), 12, true, &mut changes);
-        // The scan came to the master before the second slot, to its worker before that one's signal handlers.
-        let holders = [holder(10, 1, &[1], true), holder(11, 10, &[1], false), holder(12, 10, &[1, 2], true)];
-        model.found(&holders, &mut changes);
-        assert!(changes.contains(&Change::Watch(key(12), Role::Worker)), "{changes:?}");
-        assert_eq!(names(&model), ["web-master(10)", "web-master(10)-child(11)"]);
-        assert!(model.beat(12, &mut changes));
-        assert_eq!(names(&model).last().map(String::as_str), Some("web-master(10)-child(12)"));
-    }
-
-    #[test]
-    fn an_instance_that_is_missing_twice_has_ended() {
-        let (mut model, mut changes) = (Model::default(), Vec::new());
-        model.found(&[holder(10, 1, &[1], true), holder(11, 10, &[1], false)], &mut changes);
-        let (both, one) = (BTreeSet::from([key(10), key(11)]), BTreeSet::from([key(10)]));
-        for living in [&one, &both, &one] {
-            model.alive(living, &mut changes);
-            assert_eq!(names(&model).len(), 2);
-        }
-        model.alive(&one, &mut changes);
-        assert_eq!(names(&model), ["web-master(10)"]);
-        assert!(matches!(changes.last(), Some(Change::Bye(instance)) if instance.process == key(11)));
     }
 }

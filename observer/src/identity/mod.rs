@@ -1,12 +1,19 @@
 //! Who is who: plain types of processes, roles and instances.
+mod arbiter;
+pub mod cause;
+mod chronicle;
 pub mod event;
+pub mod found;
 pub mod gunicorn;
+mod life;
 pub mod naming;
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::Serialize;
+
+use crate::clock::KernelTime;
 
 /// One process for as long as it lives: a pid alone is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,15 +107,20 @@ impl Facts {
 /// A worker slot as seen in a table of open files.
 pub type SlotFile = (u64, u64);
 
-/// A process that holds worker slots, found by looking rather than by watching.
+/// A process that holds worker slots, or catches signals as a master does that has none; found by looking rather
+/// than by watching.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// What it is.
     pub facts: Facts,
     /// The slots it holds, as (device, inode).
     pub slots: Vec<SlotFile>,
-    /// Whether it catches HUP and USR2, which arbiters do and workers do not.
-    pub catches_reload: bool,
+    /// The signals it catches, bit `n - 1` for signal `n` (`SigCgt`).
+    pub caught: u64,
+    /// Whether its slot says that it has not beaten yet.
+    pub booting: bool,
+    /// When it beat last, as its slot says.
+    pub beat: Option<KernelTime>,
 }
 
 /// A SkyWalking service instance: one master or one worker.

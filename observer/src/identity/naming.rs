@@ -62,6 +62,23 @@ pub fn worker(given: &Given, master: &Facts, inner_pid: u32) -> String {
     with_suffix(&base(given, master), &format!("-master({})-child({inner_pid})", master.inner_pid))
 }
 
+/// Name of a dirty worker's instance: it is a child of the dirty arbiter, which is one of the master.
+pub fn dirty_worker(given: &Given, master: &Facts, arbiter: u32, inner_pid: u32) -> String {
+    let suffix = format!("-master({})-child({arbiter})-child({inner_pid})", master.inner_pid);
+    with_suffix(&base(given, master), &suffix)
+}
+
+/// Name of a worker whose master was gone before anybody looked.
+pub fn orphan(given: &Given, own: &Facts, inner_pid: u32) -> String {
+    with_suffix(&base(given, own), &format!("-child({inner_pid})"))
+}
+
+/// Gunicorn's `--timeout` in nanoseconds, if it is on the command line or in `GUNICORN_CMD_ARGS`.
+pub fn timeout(master: &Facts) -> Option<u64> {
+    let words = option(&master.argv, "timeout", 't')?;
+    words.parse::<u64>().ok().map(|seconds| seconds.saturating_mul(1_000_000_000))
+}
+
 /// Instance properties as the Python agent sends them, in its order.
 pub fn properties(given: &Given, master: &Facts, inner_pid: u32) -> Vec<(String, String)> {
     let mut properties = vec![

@@ -49,7 +49,7 @@ pub struct Rehearsal {
     pub variants: Vec<(Variant, Option<String>)>,
 }
 
-/// Attaches every probe of the catalogue; `forced` leaves only one variant to choose.
+/// Attaches every probe of the catalogue; `forced` leaves one variant to choose of those that have several.
 pub fn attach(ebpf: &mut Ebpf, btf: &Btf, forced: Option<Variant>) -> Vec<Attachment> {
     CATALOG.iter().map(|probe| attach_probe(ebpf, btf, probe, forced)).collect()
 }
@@ -79,7 +79,7 @@ pub fn unmet(attachments: &[Attachment]) -> Option<&Attachment> {
 fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Option<Variant>) -> Attachment {
     let mut refusals = Vec::new();
     for (variant, points) in probe.variants {
-        if forced.is_some_and(|forced| forced != *variant) {
+        if probe.variants.len() > 1 && forced.is_some_and(|forced| forced != *variant) {
             continue;
         }
         match attach_points(ebpf, btf, points) {

@@ -24,7 +24,12 @@ pub enum Input {
     /// A process that was asked for ended before its facts could be read, or before it could be watched.
     Gone(u32),
     /// Processes that hold worker slots, found by looking.
-    Found(Vec<Holder>),
+    Found {
+        /// When they were looked for.
+        at: KernelTime,
+        /// They.
+        holders: Vec<Holder>,
+    },
     /// Numbers of the host and of processes that were asked for.
     Samples(Samples),
     /// Time passed.
@@ -47,6 +52,8 @@ pub struct Origin {
     pub wall: WallOffset,
     /// Names given on the command line.
     pub given: Given,
+    /// How long after its fork a worker that has not beaten is stuck, in nanoseconds.
+    pub stuck_after_ns: u64,
     /// Between two meter reports, in nanoseconds.
     pub meter_period_ns: u64,
     /// Connections followed at a time.

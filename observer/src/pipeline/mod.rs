@@ -11,7 +11,9 @@ use observer_ebpf::record::Header;
 use observer_ebpf::record::Kind;
 use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
+use observer_ebpf::record::Signalled;
 use observer_ebpf::record::Slot;
+use observer_ebpf::record::exited;
 use observer_ebpf::record::forked;
 use observer_ebpf::wire;
 
@@ -21,7 +23,10 @@ use crate::exchange::Exchange;
 use crate::exchange::Exchanges;
 use crate::exchange::Findings;
 use crate::identity::ProcessKey;
+use crate::identity::cause::Signal;
+use crate::identity::cause::Status;
 use crate::identity::gunicorn::Change;
+use crate::identity::gunicorn::Fork;
 use crate::identity::gunicorn::Model;
 use crate::meter::Meters;
 use crate::stats::Drops;
@@ -32,6 +37,8 @@ use input::Input;
 use input::Origin;
 use output::Output;
 
+/// `TRACE_SIGNAL_IGNORED` of `<trace/events/signal.h>`: the target is dying already, or does not want it.
+const IGNORED: u32 = 1;
 /// Between two looks for processes whose start went by unseen, in nanoseconds.
 const LOOK_INTERVAL_NS: u64 = 10_000_000_000;
 /// Nanoseconds in a tick of `/proc/<pid>/stat`.
@@ -56,7 +63,7 @@ impl Pipeline {
     /// A pipeline that has seen nothing.
     pub fn new(origin: &Origin) -> Pipeline {
         Pipeline {
-            model: Model::new(origin.given.clone()),
+            model: Model::new(origin.given.clone(), origin.stuck_after_ns, origin.seed, origin.wall),
             exchanges: Exchanges::new(origin.connections),
             findings: Findings::default(),
             changes: Vec::new(),
@@ -76,9 +83,9 @@ impl Pipeline {
             Input::Gone(pid) => {
                 self.findings.drops.count(Reason::FactsGone);
                 // An arbiter that lives on is asked for again when it makes its next slot.
-                self.model.exited(*pid, &mut self.changes);
+                self.model.gone(*pid, &mut self.changes);
             }
-            Input::Found(holders) => self.model.found(holders, &mut self.changes),
+            Input::Found { at, holders } => self.model.found(*at, holders, &mut self.changes),
             Input::Samples(samples) => {
                 let batches = self.meters.sampled(samples, self.wall, self.model.instances());
                 outputs.extend(batches.into_iter().map(Output::Meters));
@@ -87,6 +94,7 @@ impl Pipeline {
             }
             Input::Tick { at, wall } => {
                 self.wall = *wall;
+                self.model.tick(*at, *wall, &mut self.changes);
                 if std::mem::take(&mut self.stranger) && *at >= self.next_look {
                     self.next_look = KernelTime(at.0.saturating_add(LOOK_INTERVAL_NS));
                     outputs.push(Output::AskHolders);
@@ -137,35 +145,46 @@ impl Pipeline {
 
     /// `None` when the record is shorter than its kind.
     fn decoded(&mut self, kind: Kind, bytes: &[u8], outputs: &mut Vec<Output>) -> Option<()> {
+        let at = KernelTime(wire::read::<Header>(bytes)?.at);
         match kind {
             Kind::Forked => {
                 let record: Forked = wire::read(bytes)?;
                 if record.flags & forked::SHARES_MEMORY == 0 {
                     let parent = key(record.header.tgid, record.parent_start);
                     let child = key(record.child, record.child_start);
-                    let worker = record.flags & forked::WORKER != 0;
-                    self.model.forked(parent, child, record.child_inner, worker, &mut self.changes);
+                    let slot = record.flags & forked::WORKER != 0;
+                    let fork = Fork { parent, child, inner: record.child_inner, slot };
+                    self.model.forked(at, fork, &mut self.changes);
                 }
             }
             Kind::Execed => {
                 let record: Execed = wire::read(bytes)?;
-                self.model.execed(record.header.tgid, &mut self.changes);
+                self.model.execed(at, record.header.tgid, &mut self.changes);
             }
             Kind::Exited => {
                 let record: Exited = wire::read(bytes)?;
-                let (pid, at) = (record.header.tgid, KernelTime(record.header.at));
+                let pid = record.header.tgid;
                 self.exchanges.exited(pid, at, &mut self.findings);
                 self.settle(outputs); // while its instance is still known
-                self.model.exited(pid, &mut self.changes);
+                let (status, oom) = (Status(record.status), record.flags & exited::OOM != 0);
+                self.model.exited(at, pid, status, oom, &mut self.changes);
             }
             Kind::Slotted => {
                 let record: Slot = wire::read(bytes)?;
-                self.model.slotted(key(record.header.tgid, record.start), &mut self.changes);
+                self.model.slotted(at, key(record.header.tgid, record.start), &mut self.changes);
             }
             Kind::Beat => {
                 let record: Slot = wire::read(bytes)?;
-                self.stranger |= !self.model.beat(record.header.tgid, &mut self.changes);
+                self.stranger |= !self.model.beat(at, record.header.tgid, &mut self.changes);
             }
+            Kind::Signalled => {
+                let record: Signalled = wire::read(bytes)?;
+                if record.result != IGNORED {
+                    let target = key(record.target, record.target_start);
+                    self.model.signalled(target, sent(&record), &mut self.changes);
+                }
+            }
+            Kind::Program => {} // facts take from it what they need
             Kind::Opened => {
                 let record: Opened = wire::read(bytes)?;
                 self.exchanges.opened(&record, &mut self.findings);
@@ -202,7 +221,11 @@ impl Pipeline {
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
+        let quiet = self.model.is_quiet(exchange.pid);
         let Some(instance) = self.model.instance(exchange.pid, &mut self.changes) else {
+            if quiet {
+                return None; // on its way when the process was found not to be a target
+            }
             self.findings.drops.count(Reason::UnknownProcess);
             self.stranger = true;
             return None;
@@ -216,6 +239,9 @@ impl Pipeline {
             Change::Hello(instance) => Output::Hello(instance),
             Change::Bye(instance) => Output::Bye(instance),
             Change::Watch(process, role) => Output::Watch(process, role),
+            Change::Disregard(process) => Output::Disregard(process),
+            Change::Role(casting) => Output::Role(casting),
+            Change::Event(event) => Output::Event(event),
         }));
     }
 }
@@ -225,6 +251,18 @@ fn moved(bytes: &[u8]) -> Option<(Moved, &[u8])> {
     let record: Moved = wire::read(bytes)?;
     let (_, payload) = bytes.split_at_checked(size_of::<Moved>())?;
     Some((record, payload.get(..record.header.len as usize)?))
+}
+
+/// A signal as the process model wants it.
+fn sent(record: &Signalled) -> Signal {
+    let name = record.sender.split(|byte| *byte == 0).next().unwrap_or_default();
+    Signal {
+        at: KernelTime(record.header.at),
+        number: record.signal,
+        code: record.code,
+        sender: record.header.tgid,
+        comm: String::from_utf8_lossy(name).into_owned(),
+    }
 }
 
 fn key(pid: u32, start_ns: u64) -> ProcessKey {
@@ -242,6 +280,7 @@ mod tests {
             seed: 1,
             wall: WallOffset(0),
             given: Given::default(),
+            stuck_after_ns: 0,
             meter_period_ns: 0,
             connections: 16,
         }

@@ -32,6 +32,8 @@ pub enum Output {
     AskSamples(Vec<ProcessKey>),
     /// Watch a process that was there before the probes, as what it is.
     Watch(ProcessKey, Role),
+    /// A process is not a target: its traffic is nobody's business.
+    Disregard(ProcessKey),
     /// Copy the bytes of this connection no longer.
     Ignore(Conn),
 }

@@ -6,8 +6,8 @@ use std::io::Write;
 use super::input::Input;
 use super::input::Origin;
 
-/// The only format so far.
-pub const FORMAT: u32 = 1;
+/// The format of this release; the first one knew neither signals nor programs.
+pub const FORMAT: u32 = 2;
 
 /// A tape that cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,109 @@
+//! Who is an instance, and under which name: once it is at work, once its master is known, and if it is a target.
+use std::sync::Arc;
+
+use super::Change;
+use super::Model;
+use crate::identity::Facts;
+use crate::identity::Instance;
+use crate::identity::ProcessKey;
+use crate::identity::Role;
+use crate::identity::naming;
+
+impl Model {
+    /// Decides whether a master is reported, now that its facts are there.
+    pub(super) fn admit(&mut self, _pid: u32, _changes: &mut Vec<Change>) {}
+
+    /// Stops reporting a process and those it forked, whose quiet is that of their parent.
+    pub(super) fn hush(&mut self, pid: u32, quiet: bool, changes: &mut Vec<Change>) {
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| quiet && !process.quiet) else {
+            return;
+        };
+        process.quiet = true;
+        let key = process.key;
+        changes.push(Change::Disregard(key));
+        for child in self.children(key) {
+            self.hush(child, true, changes);
+        }
+    }
+
+    /// A worker serves: it beat, or a request of it was seen.
+    pub(super) fn serves(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        process.life.ready.get_or_insert(now);
+        if process.instance.is_none() {
+            self.announce(pid, changes);
+        }
+    }
+
+    /// Announces a process and those that could not be named without it.
+    pub(super) fn announce_family(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        self.announce(pid, changes);
+        let Some(key) = self.processes.get(&pid).map(|process| process.key) else { return };
+        for child in self.children(key) {
+            self.announce_family(child, changes);
+        }
+    }
+
+    fn children(&self, key: ProcessKey) -> Vec<u32> {
+        let children = self.processes.values().filter(|process| process.parent == Some(key));
+        children.map(|child| child.key.pid).collect()
+    }
+
+    /// Announces a process once it is at work and can be named.
+    fn announce(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(role) = process.role else { return };
+        let at_work = role.is_arbiter() || process.life.ready.is_some();
+        if !at_work || role == Role::AppChild || process.quiet || process.instance.is_some() {
+            return;
+        }
+        let Some((master, name)) = self.named(process.key, role) else { return };
+        let instance = Instance {
+            process: process.key,
+            role,
+            service: naming::service(&self.given, &master).into(),
+            name: name.into(),
+            properties: naming::properties(&self.given, &master, process.inner_pid),
+        };
+        changes.push(Change::Hello(instance.clone()));
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.instance = Some(instance);
+        }
+        self.tell_start(pid, changes);
+    }
+
+    /// The master that names a process, and the process's own name.
+    fn named(&self, key: ProcessKey, role: Role) -> Option<(Arc<Facts>, String)> {
+        let process = self.process(key)?;
+        let (given, inner) = (&self.given, process.inner_pid);
+        let facts = |key: ProcessKey| self.process(key)?.facts.clone();
+        Some(match role {
+            Role::Master | Role::UpgradeMaster => {
+                let own = process.facts.clone()?;
+                let name = naming::master(given, &own);
+                (own, name)
+            }
+            Role::Worker | Role::DirtyArbiter => {
+                let master = facts(process.parent?)?;
+                let name = naming::worker(given, &master, inner);
+                (master, name)
+            }
+            Role::DirtyWorker => {
+                let arbiter = self.process(process.parent?)?;
+                let master = facts(arbiter.parent?)?;
+                let name = naming::dirty_worker(given, &master, arbiter.inner_pid, inner);
+                (master, name)
+            }
+            Role::Orphan => {
+                let known = process.facts.clone()?;
+                // Of an arbiter that was seen, these are the arbiter's.
+                let own = known.key == key;
+                let name =
+                    if own { naming::orphan(given, &known, inner) } else { naming::worker(given, &known, inner) };
+                (known, name)
+            }
+            Role::AppChild => return None,
+        })
+    }
+}
