@@ -465,3 +465,6 @@ impl Process {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,23 @@ impl Facts {
     }
 }
 
+#[cfg(test)]
+impl Facts {
+    /// Facts of which a test says only what it is about.
+    pub fn sample(hostname: &str, argv: &[&str]) -> Facts {
+        Facts {
+            key: ProcessKey { pid: 4711, start: 1 },
+            parent: 1,
+            inner_pid: 7,
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            environ: Vec::new(),
+            hostname: hostname.to_owned(),
+            ipv4: Vec::new(),
+            python_version: None,
+        }
+    }
+}
+
 /// A worker slot as seen in a table of open files.
 pub type SlotFile = (u64, u64);
 
