@@ -78,7 +78,7 @@ fn every_tape_has_its_answer_and_its_origin() {
     let tapes = tapes();
     assert!(tapes.len() >= 7, "tapes are missing: {:?}", tapes.keys());
     for (name, tape) in &tapes {
-        assert!(about.contains(&format!("| `{name}` |")), "golden/README.md does not say what {name} is");
+        assert!(about.contains(&format!("`{name}`")), "golden/README.md does not say what {name} is");
         let size = fs::metadata(tape).expect("a tape").len();
         assert!(size <= TAPE_LIMIT_BYTES, "{name}.tape has {size} bytes");
     }
@@ -101,7 +101,7 @@ fn tapes_name_no_machine() {
             assert!(part.starts_with("\"127.0.0.1\"]"), "{name} names an address");
         }
         for part in text.split("\"argv\":[").skip(1) {
-            assert!(part.starts_with("\"/opt/python/bin/python\""), "{name} names a path of a machine");
+            assert!(part.starts_with("\"/opt/"), "{name} names a path of a machine");
         }
     }
 }
@@ -124,7 +124,7 @@ fn a_bad_tape_is_refused_with_the_line() {
         ("second", [origin, b"{}\n"].concat(), "line 2 of the tape"),
         ("cut", tape[..first + 5].to_vec(), "line 2 of the tape"),
         ("base64", [origin, b"{\"record\":\"%\"}\n"].concat(), "line 2 of the tape"),
-        ("format", String::from_utf8_lossy(origin).replace("\"tape\":1", "\"tape\":99").into(), "format 99"),
+        ("format", String::from_utf8_lossy(origin).replace("\"tape\":2", "\"tape\":99").into(), "format 99"),
     ];
     for (name, contents, said) in cases {
         let error = replay_text(name, &contents).expect_err(name);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Records the tapes of this folder from real runs: `record.py OBSERVER PYTHON [CASE…]`, as root.
+"""Records the tapes of this folder from real runs: `record.py OBSERVER PYTHON OLD_PYTHON [CASE…]`, as root.
 
-PYTHON is an environment with what tests/apps/requirements.txt names. Everything runs in namespaces of its own, so
+PYTHON is an environment with what tests/apps/requirements.txt names, OLD_PYTHON one with gunicorn 20.1.0. Everything runs in namespaces of its own, so
 that a tape names no machine; what the observer saw of other processes is left out of it.
 """
 import base64
@@ -19,12 +19,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 APPS = HERE.parent / "apps"
 PORT = 8000
 UNIX = "/srv/socket"
-FORKED, EXECED, OPENED, RECEIVED, SENT, CLOSED = 1, 2, 6, 7, 8, 9
+FORKED, OPENED, RECEIVED, SENT, CLOSED, SIGNALLED, PROGRAM = 1, 6, 7, 8, 9, 10, 11
 MOVED_BYTES = 64
 
 
-def gunicorn(*args, app="wsgi_app:app"):
-    command = ["/opt/python/bin/python", "-m", "gunicorn", *args, app]
+def gunicorn(*args, app="wsgi_app:app", python="python"):
+    command = [f"/opt/{python}/bin/python", "-m", "gunicorn", *args, app]
     environ = {"PATH": "/usr/bin:/bin", "SW_AGENT_NAME": "golden", "PYTHONDONTWRITEBYTECODE": "1"}
     child = subprocess.Popen(command, cwd="/srv/apps", env=environ, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -178,6 +178,114 @@ def killed():
     return child
 
 
+def workers(master):
+    return [int(pid) for pid in pathlib.Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+
+
+def reloaded(**options):
+    child = gunicorn("--workers", "2", *BIND, **options)
+    child.send_signal(signal.SIGHUP)
+    time.sleep(2)
+    ask("GET", "/plain/after")
+    return child
+
+
+def reload_27():
+    """HUP on 27.0.1: new workers, then one TERM for each old one."""
+    return reloaded()
+
+
+def reload_20():
+    """HUP on 20.1.0: TERM again and again, so that old workers may end by the signal."""
+    return reloaded(python="old")
+
+
+def upgraded():
+    child = gunicorn("--workers", "1", *BIND)
+    child.send_signal(signal.SIGUSR2)
+    time.sleep(1.5)
+    (new,) = [pid for pid in workers(child.pid) if workers(pid)]
+    return child, new
+
+
+def promoted():
+    """USR2, then TERM for the old master: the new one goes on alone."""
+    child, new = upgraded()
+    child.terminate()
+    child.wait()
+    time.sleep(0.5)
+    ask("GET", "/plain/after")
+    os.kill(new, signal.SIGTERM)
+    time.sleep(1)
+    return child
+
+
+def rolled_back():
+    """USR2, then TERM for the new master: the old one goes on."""
+    child, new = upgraded()
+    os.kill(new, signal.SIGTERM)
+    time.sleep(1)
+    ask("GET", "/plain/after")
+    return child
+
+
+def hung(kind, action, app="corpus_app:app"):
+    """A request that nobody answers, until the arbiter ends its worker."""
+    child = gunicorn("--workers", "1", "--timeout", "2", "--worker-class", kind, *BIND, app=app)
+    s = connect()
+    s.sendall(head("GET", f"/{action}/1"))
+    time.sleep(5)
+    close(s)
+    return child
+
+
+def timeout_sync():
+    """A sync worker that sleeps: aborted, exit 0."""
+    return hung("sync", "hang")
+
+
+def timeout_gthread():
+    """A gthread worker that keeps the interpreter's lock in C: aborted, then killed."""
+    return hung("gthread", "spin")
+
+
+def timeout_gevent():
+    """A gevent worker that does not yield: aborted, then killed."""
+    return hung("gevent", "spin")
+
+
+def timeout_tornado():
+    """A tornado worker whose loop is blocked in C: aborted, then killed."""
+    return hung("tornado", "spin")
+
+
+def timeout_asgi():
+    """A native asgi worker whose loop is blocked: aborted, then killed."""
+    return hung("asgi", "hang", "corpus_app:asgi")
+
+
+def timeout_uvicorn():
+    """A uvicorn worker whose loop is blocked: aborted, and ended by that."""
+    return hung("uvicorn.workers.UvicornWorker", "hang", "corpus_app:asgi")
+
+
+def oom():
+    """A control group runs out of memory while another process in it allocates: the kernel takes the worker."""
+    group = pathlib.Path("/sys/fs/cgroup/memory/golden")
+    group.mkdir(exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(str(160 << 20))
+    child = gunicorn("--workers", "1", *BIND)
+    (worker,) = workers(child.pid)
+    (group / "cgroup.procs").write_text(str(worker))
+    pathlib.Path(f"/proc/{worker}/oom_score_adj").write_text("1000")
+    eats = "import time; held = [bytes([n % 251 + 1]) * (1 << 20) for n in range(150)]; time.sleep(1)"
+    join = lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
+    subprocess.run([sys.executable, "-c", eats], preexec_fn=join, check=False)
+    time.sleep(1)
+    ask("GET", "/plain/after")
+    return child
+
+
 def unix():
     """A Unix socket: no ports, no addresses."""
     child = gunicorn("--workers", "1", "--bind", f"unix:{UNIX}")
@@ -186,7 +294,10 @@ def unix():
     return child
 
 
-CASES = [sync, gthread, uvicorn, late, recycled, killed, unix]
+CASES = [
+    sync, gthread, uvicorn, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back, timeout_sync,
+    timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom,
+]
 
 
 def record(case, observer):
@@ -219,7 +330,7 @@ def own(raw, master):
     pids, connections = {master}, set()
     lines = [json.loads(line) for line in raw.read_text().splitlines()]
     for line in lines:
-        for holder in line.get("found", []):
+        for holder in line.get("found", {}).get("holders", []):
             if holder["facts"]["parent"] in pids:
                 pids.add(holder["facts"]["key"]["pid"])
     yield lines[0]
@@ -231,7 +342,7 @@ def own(raw, master):
                 continue
             value = base64.b64encode(value).decode()
         elif kind == "found":
-            value = [holder for holder in value if holder["facts"]["key"]["pid"] in pids]
+            value["holders"] = [held for held in value["holders"] if held["facts"]["key"]["pid"] in pids]
         elif kind == "facts" and value["key"]["pid"] not in pids or kind == "gone" and value not in pids:
             continue
         elif kind == "samples":
@@ -248,7 +359,9 @@ def own_record(record, pids, connections):
             connections.add(connection)
         mine = connection in connections
         return (record[: MOVED_BYTES + length] if kind in (RECEIVED, SENT) else record) if mine else None
-    if tgid not in pids:
+    if kind == SIGNALLED:
+        return record if struct.unpack_from("<I", record, 24)[0] in pids else None
+    if tgid not in pids or kind == PROGRAM:
         return None
     if kind == FORKED:
         pids.add(struct.unpack_from("<I", record, 24)[0])
@@ -260,7 +373,7 @@ def main():
     if os.environ.get("GOLDEN_INSIDE") is None:
         os.environ["GOLDEN_INSIDE"] = "1"
         os.execvp("unshare", ["unshare", "--uts", "--net", "--mount", sys.executable, *sys.argv])
-    observer, python, *names = sys.argv[1:]
+    observer, python, old, *names = sys.argv[1:]
     socket.sethostname("golden")
     for command in (
         "ip link set lo up",
@@ -268,8 +381,9 @@ def main():
         "mkdir /srv/apps /srv/python",
         f"mount --bind {APPS} /srv/apps",
         "mount -t tmpfs tmpfs /opt",
-        "mkdir /opt/python",
+        "mkdir /opt/python /opt/old",
         f"mount --bind {python} /opt/python",
+        f"mount --bind {old} /opt/old",
     ):
         subprocess.run(command.split(), check=True)
     for case in CASES:
