@@ -196,27 +196,31 @@ impl Reporter {
     }
 
     /// Some events, once everybody they can be about is registered. OAP ends a stream at the first event that it does not
-    /// want: the rest of that stream then goes one by one, which merges with what it took.
+    /// want, so the events of that stream go one by one then. Sending one twice does no harm: OAP merges by uuid.
     async fn events(&mut self, link: &Link) -> Result<(), Failure> {
         for _ in 0..TURN {
             if self.roster.due(Instant::now(), true).is_some() {
                 break;
             }
             let batch = self.queue.take_events(if self.alone > 0 { 1 } else { usize::MAX });
-            if batch.is_empty() {
+            let size = batch.len();
+            if size == 0 {
                 break;
             }
             let result = event::send(link, &batch).await;
-            if batch.len() > 1 && matches!(result, Err(Failure::Rejected(_))) {
-                self.alone = batch.len();
-                self.queue.put_back_events(batch);
-                continue;
+            match &result {
+                Ok(()) => self.queue.sent(),
+                Err(Failure::Rejected(_)) if size == 1 => self.queue.lose(),
+                Err(failure) => {
+                    self.queue.put_back_events(batch);
+                    if matches!(failure, Failure::Rejected(_)) {
+                        self.alone = size;
+                        continue;
+                    }
+                    return result;
+                }
             }
-            if self.is_to_be_tried_again(&result) {
-                self.queue.put_back_events(batch);
-            } else {
-                self.alone = self.alone.saturating_sub(batch.len());
-            }
+            self.alone = self.alone.saturating_sub(1);
             self.judge("an event", result)?;
         }
         Ok(())
