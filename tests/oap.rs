@@ -10,6 +10,7 @@ use harness::oap::Server;
 use harness::oap::eventually;
 use harness::oap::now_ms;
 use harness::sample;
+use observer::identity::Instance;
 use observer::report::Oap;
 use observer::report::Report;
 use observer::report::grpc::Settings;
@@ -79,6 +80,7 @@ async fn oap_understands_what_is_reported() {
     check_instances(&server);
     check_traces(&server, &workers[0].name, now);
     check_metrics(&server, &workers);
+    check_events(&server, &oap, &workers, now);
     println!("all after {:.1?}, {} MiB", began.elapsed(), server.memory() / 1024);
 
     assert_eq!(oap.stop(SOON).await, 0);
@@ -141,7 +143,7 @@ fn check_traces(server: &Server, instance: &str, now: i64) {
     });
 }
 
-fn check_metrics(server: &Server, workers: &[observer::identity::Instance; 2]) {
+fn check_metrics(server: &Server, workers: &[Instance; 2]) {
     let sum = |expression: &str, entity: Entity<'_>, expected: i64| {
         eventually(expression, SOON, || {
             (server.metric(expression, entity).iter().sum::<i64>() == expected).then_some(())
@@ -189,6 +191,62 @@ fn check_metrics(server: &Server, workers: &[observer::identity::Instance; 2]) {
         server.metric("meter_instance_pvm_gc_time", entity).into_iter().max().filter(|ms| *ms > 0)
     });
     assert!([30, 60].contains(&increase), "{increase} ms");
+}
+
+fn check_events(server: &Server, oap: &Oap, workers: &[Instance; 2], now: i64) {
+    let parameters = |cause: &str, pid: u32| json!([{ "key": "cause", "value": cause }, { "key": "pid", "value": pid.to_string() }]);
+    let source =
+        |worker: &Instance| json!({ "service": SERVICE, "serviceInstance": &*worker.name, "endpoint": "" });
+    // The start can be seen before there is an end; then both are one.
+    let [start, end] = sample::exit(&workers[0], "exit-1", now - 5000);
+    oap.send(Report::Event(start));
+    let events = eventually("start of an event", SOON, || {
+        Some(server.events(SERVICE, &workers[0].name)).filter(|events| !events.is_empty())
+    });
+    let started = json!({
+        "uuid": "exit-1", "source": source(&workers[0]), "name": "Exit", "type": "Normal", "message": "asked to end",
+        "parameters": parameters("shutdown", 9), "startTime": now - 5000, "endTime": 0, "layer": "GENERAL",
+    });
+    assert_eq!(events, [started]);
+    oap.send(Report::Event(end));
+    let ended = |uuid: &str, worker, pid| {
+        json!({
+            "uuid": uuid, "source": source(worker), "name": "Exit", "type": "Error",
+            "message": "killed: it did not end in time", "parameters": parameters("graceful-timeout", pid),
+            "startTime": now - 5000, "endTime": now - 3000, "layer": "GENERAL",
+        })
+    };
+    let all_of = |worker: &Instance| {
+        eventually("end of an event", SOON, || {
+            let events = server.events(SERVICE, &worker.name);
+            events.first().is_some_and(|event| event["endTime"] != 0).then_some(events)
+        })
+    };
+    assert_eq!(all_of(&workers[0]), [ended("exit-1", &workers[0], 9)]);
+
+    // Both at once, and then one that is longer than OAP can hold, in every sign that it escapes.
+    for event in sample::exit(&workers[1], "exit-2", now - 5000) {
+        oap.send(Report::Event(event));
+    }
+    assert_eq!(all_of(&workers[1]), [ended("exit-2", &workers[1], 10)]);
+    let [_, mut long] = sample::exit(&workers[1], "exit-2", now - 5000);
+    long.message = "ü😀\"\\<".repeat(1000);
+    long.parameters.push(("sender", "\u{1}\"\\<=&'>\u{2028}ü😀".repeat(1000)));
+    oap.send(Report::Event(long.clone()));
+    let stored = eventually("long event", SOON, || {
+        let event = server.events(SERVICE, &workers[1].name).pop()?;
+        (event["parameters"].as_array()?.len() == 3).then_some(event)
+    });
+    let begins = |stored: &Value, sent: &str| {
+        let kept = stored.as_str().and_then(|text| text.strip_suffix('…')).unwrap_or_default();
+        assert!(!kept.is_empty() && sent.starts_with(kept), "{stored}");
+    };
+    begins(&stored["message"], &long.message);
+    let sender = |list: &Value| {
+        let list = list.as_array().cloned().unwrap_or_default();
+        list.into_iter().find(|pair| pair["key"] == "sender").unwrap_or_default()
+    };
+    begins(&sender(&stored["parameters"])["value"], &long.parameters[2].1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

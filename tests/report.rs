@@ -330,3 +330,144 @@ async fn a_node_full_of_workers_registers_in_seconds() {
     assert_eq!(oap.stop(SOON).await, 0);
     assert_eq!(drops.snapshot().named().count(), 0);
 }
+
+#[tokio::test]
+async fn an_event_starts_then_ends_under_one_uuid_after_its_instance_was_registered() {
+    let collector = Collector::start();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    // More than the reporter registers in one turn.
+    for pid in 100..150 {
+        oap.send(Report::Hello(sample::worker("demo", pid)));
+    }
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Hello(worker.clone()));
+    for event in sample::exit(&worker, "u", 1000) {
+        oap.send(Report::Event(event));
+    }
+    let received = collector.wait("events", SOON, |received| received.events().count() == 2).await;
+    let last = received.calls.iter().rposition(|call| *call == "keepAlive");
+    let first = received.calls.iter().position(|call| *call == "EventService.collect");
+    assert!(last < first && received.pings.len() == 51, "{:?}", received.calls);
+    let expected = v3::Event {
+        uuid: "u".to_owned(),
+        source: Some(v3::Source {
+            service: "demo".to_owned(),
+            service_instance: worker.name.to_string(),
+            endpoint: String::new(),
+        }),
+        name: "Exit".to_owned(),
+        r#type: v3::Type::Normal.into(),
+        message: "asked to end".to_owned(),
+        parameters: [("cause", "shutdown"), ("pid", "9")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        start_time: 1000,
+        end_time: 0,
+        layer: "GENERAL".to_owned(),
+    };
+    let events: Vec<_> = received.events().collect();
+    assert_eq!(*events[0], expected);
+    assert_eq!((events[1].uuid.as_str(), events[1].r#type()), ("u", v3::Type::Error));
+    assert_eq!((events[1].start_time, events[1].end_time), (1000, 3000));
+    assert_eq!(events[1].parameters["cause"], "graceful-timeout");
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn events_survive_an_outage_in_their_order() {
+    let mut collector = Collector::start();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let worker = sample::worker("demo", 9);
+    oap.send(Report::Hello(worker.clone()));
+    collector.wait("registration", SOON, |received| received.pings.len() == 1).await;
+    collector.stop();
+    for n in 0..3 {
+        for event in sample::exit(&worker, &n.to_string(), 1000) {
+            oap.send(Report::Event(event));
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    // Overloaded at first when it is back.
+    collector.behave(Manners { refuse: Some(Code::ResourceExhausted), ..Manners::default() });
+    collector.restart();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    collector.forget();
+    collector.behave(Manners::default());
+    let received = collector.wait("events", SOON, |received| received.events().count() == 6).await;
+    assert_eq!(received.calls[0], "reportInstanceProperties", "OAP may have forgotten whom they are about");
+    let order: Vec<_> = received.events().map(|event| (event.uuid.as_str(), event.end_time)).collect();
+    assert_eq!(order, [("0", 0), ("0", 3000), ("1", 0), ("1", 3000), ("2", 0), ("2", 3000)]);
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn an_event_without_an_answer_is_sent_again() {
+    let collector = Collector::start();
+    collector.behave(Manners { delay: Duration::from_secs(2), ..Manners::default() });
+    let call_timeout = Duration::from_millis(300);
+    let (oap, drops) = start(Settings { call_timeout, ..settings(collector.endpoint()) });
+    let [event, _] = sample::exit(&sample::worker("demo", 9), "u", 1000);
+    oap.send(Report::Event(event));
+    collector.wait("call", SOON, |received| received.calls.len() == 1).await;
+    tokio::time::sleep(call_timeout * 2).await;
+    collector.behave(Manners::default());
+    collector.wait("event", SOON, |received| received.events().count() >= 1).await;
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[tokio::test]
+async fn a_rejected_event_takes_no_other_with_it() {
+    let mut collector = Collector::start();
+    collector.stop();
+    let (oap, drops) = start(settings(collector.endpoint()));
+    let worker = sample::worker("demo", 9);
+    for uuid in ["a", "bad", "b", "c"] {
+        let [event, _] = sample::exit(&worker, uuid, 1000);
+        oap.send(Report::Event(event));
+    }
+    collector.behave(Manners { unwanted_event: Some("bad".to_owned()), ..Manners::default() });
+    collector.restart();
+    let last = |received: &Received| received.events().any(|event| event.uuid == "c");
+    let received = collector.wait("the last", SOON, last).await;
+    let uuids: Vec<Vec<_>> = received
+        .event_streams
+        .iter()
+        .map(|stream| stream.iter().map(|event| event.uuid.as_str()).collect())
+        .collect();
+    assert_eq!(
+        uuids,
+        [vec!["a"], vec!["a"], vec![], vec!["b"], vec!["c"]],
+        "first together, then one by one"
+    );
+    // It goes on.
+    for event in sample::exit(&worker, "d", 1000) {
+        oap.send(Report::Event(event));
+    }
+    assert_eq!(oap.stop(SOON).await, 0);
+    assert_eq!(collector.received().events().filter(|event| event.uuid == "d").count(), 2);
+    assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
+    assert_eq!(drops.snapshot().named().count(), 1);
+}
+
+#[tokio::test]
+async fn events_have_a_bound_and_what_does_not_fit_or_is_left_is_counted() {
+    let mut collector = Collector::start();
+    collector.stop();
+    let (oap, drops) = start(Settings { queue_size: 10, ..settings(collector.endpoint()) });
+    let worker = sample::worker("demo", 9);
+    let send = |uuid: u32| {
+        let [event, _] = sample::exit(&worker, &uuid.to_string(), 1000);
+        oap.send(Report::Event(event));
+    };
+    (0..30).for_each(send);
+    assert_eq!(drops.snapshot().get(Reason::QueueFull), 20);
+    collector.restart();
+    let received = collector.wait("events", SOON, |received| received.events().count() == 10).await;
+    let uuids: Vec<_> = received.events().map(|event| event.uuid.clone()).collect();
+    assert_eq!(uuids, (20..30).map(|n| n.to_string()).collect::<Vec<_>>());
+    collector.stop();
+    (0..3).for_each(send);
+    assert_eq!(oap.stop(SOON).await, 3);
+    assert_eq!(drops.snapshot().get(Reason::SendFailed), 3);
+}

@@ -11,10 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use proto::v3::Commands;
+use proto::v3::Event;
 use proto::v3::InstancePingPkg;
 use proto::v3::InstanceProperties;
 use proto::v3::MeterData;
 use proto::v3::SegmentObject;
+use proto::v3::event_service_server::EventService;
+use proto::v3::event_service_server::EventServiceServer;
 use proto::v3::management_service_server::ManagementService;
 use proto::v3::management_service_server::ManagementServiceServer;
 use proto::v3::meter_report_service_server::MeterReportService;
@@ -44,6 +47,8 @@ pub struct Received {
     pub segment_streams: Vec<Vec<SegmentObject>>,
     /// Each closed stream of `MeterReportService.collect`.
     pub meter_streams: Vec<Vec<MeterData>>,
+    /// Each closed stream of `EventService.collect`; of one that was ended by a rejection, what came before.
+    pub event_streams: Vec<Vec<Event>>,
     /// Names of the calls, in order, refused ones too.
     pub calls: Vec<&'static str>,
 }
@@ -54,18 +59,24 @@ impl Received {
         self.segment_streams.iter().flatten()
     }
 
+    /// All events, whatever their stream.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.event_streams.iter().flatten()
+    }
+
     /// Everything if it is little, else how much of what.
     fn summary(&self) -> String {
         if self.calls.len() <= 20 {
             return format!("{self:#?}");
         }
         format!(
-            "{} properties, {} pings, {} segments in {} streams, {} meter streams, {} calls",
+            "{} properties, {} pings, {} segments in {} streams, {} meter streams, {} events, {} calls",
             self.properties.len(),
             self.pings.len(),
             self.segments().count(),
             self.segment_streams.len(),
             self.meter_streams.len(),
+            self.events().count(),
             self.calls.len()
         )
     }
@@ -78,6 +89,8 @@ pub struct Manners {
     pub token: Option<String>,
     /// Answers everything with this code.
     pub refuse: Option<Code>,
+    /// Ends a stream of events with `INVALID_ARGUMENT` at one with this uuid.
+    pub unwanted_event: Option<String>,
     /// Waits before each answer.
     pub delay: Duration,
 }
@@ -151,7 +164,8 @@ impl Collector {
         let server = Server::builder()
             .add_service(ManagementServiceServer::new(calls.clone()))
             .add_service(TraceSegmentReportServiceServer::new(calls.clone()))
-            .add_service(MeterReportServiceServer::new(calls));
+            .add_service(MeterReportServiceServer::new(calls.clone()))
+            .add_service(EventServiceServer::new(calls));
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
@@ -248,6 +262,18 @@ impl MeterReportService for Calls {
     async fn collect(&self, request: Request<Streaming<MeterData>>) -> Result<Response<Commands>, Status> {
         let messages = all(self.admit("MeterReportService.collect", request).await?).await?;
         Ok(self.note(|received| received.meter_streams.push(messages)))
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Calls {
+    async fn collect(&self, request: Request<Streaming<Event>>) -> Result<Response<Commands>, Status> {
+        let mut messages = all(self.admit("EventService.collect", request).await?).await?;
+        let unwanted = lock(&self.0).manners.unwanted_event.clone();
+        let wanted = messages.iter().position(|event| Some(&event.uuid) == unwanted.as_ref());
+        messages.truncate(wanted.unwrap_or(messages.len()));
+        let taken = self.note(|received| received.event_streams.push(messages));
+        if wanted.is_some() { Err(Status::invalid_argument("unwanted")) } else { Ok(taken) }
     }
 }
 

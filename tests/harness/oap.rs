@@ -47,12 +47,11 @@ const ENVIRONMENT: [(&str, &str); 12] = [
     ("SW_CORE_ENABLE_HIERARCHY", "false"),
     ("OAP_LOG_LEVEL", "WARN"),
 ];
-const OFF: [&str; 19] = [
+const OFF: [&str; 17] = [
     "SW_ALARM",
     "SW_CONFIGURATION_DISCOVERY",
     "SW_DEBUGGING_QUERY",
     "SW_ENVOY_METRIC",
-    "SW_EVENT_ANALYZER",
     "SW_LOGQL",
     "SW_LOG_ANALYZER",
     "SW_OTEL_RECEIVER",
@@ -61,7 +60,6 @@ const OFF: [&str; 19] = [
     "SW_RECEIVER_BROWSER",
     "SW_RECEIVER_CLR",
     "SW_RECEIVER_EBPF",
-    "SW_RECEIVER_EVENT",
     "SW_RECEIVER_JVM",
     "SW_RECEIVER_LOG",
     "SW_RECEIVER_PROFILE",
@@ -284,6 +282,19 @@ impl Server {
         let values =
             answer.pointer("/a/results/0/values").and_then(Value::as_array).cloned().unwrap_or_default();
         values.iter().filter_map(|value| value.get("value")?.as_str()?.parse().ok()).collect()
+    }
+
+    /// Events of an instance in the last minutes, the oldest first; 0 is no time.
+    pub fn events(&self, service: &str, instance: &str) -> Vec<Value> {
+        let query = "query($c:EventQueryCondition){q:queryEvents(condition:$c){a:events{uuid \
+                     source{service serviceInstance endpoint} name type message parameters{key value} startTime endTime \
+                     layer}}}";
+        let condition = json!({
+            "source": { "service": service, "serviceInstance": instance }, "time": lately(), "order": "ASC",
+            "paging": { "pageNum": 1, "pageSize": 100 },
+        });
+        let answer = self.graphql(query, &json!({ "c": condition }));
+        list(answer.get("q").unwrap_or(&Value::Null))
     }
 
     /// Edges of the topology around a service, as `source -> target` names.

@@ -3,6 +3,8 @@
 use observer::identity::Instance;
 use observer::identity::ProcessKey;
 use observer::identity::Role;
+use observer::identity::event::Event;
+use observer::identity::event::EventName;
 use observer::meter::Meter;
 use observer::meter::MeterBatch;
 use observer::trace::Reference;
@@ -88,4 +90,29 @@ pub fn meters(instance: &Instance, at_ms: i64) -> MeterBatch {
             meter("instance_pvm_thread_active_count", 4.0),
         ],
     }
+}
+
+/// The two messages about an exit of a worker that took 2 s: it was asked to end, it was killed.
+pub fn exit(instance: &Instance, uuid: &str, start_ms: i64) -> [Event; 2] {
+    let parameter =
+        |cause: &str| vec![("cause", cause.to_owned()), ("pid", instance.process.pid.to_string())];
+    let asked = Event {
+        uuid: uuid.to_owned(),
+        service: instance.service.clone(),
+        instance: instance.name.clone(),
+        name: EventName::Exit,
+        error: false,
+        message: "asked to end".to_owned(),
+        parameters: parameter("shutdown"),
+        start_ms,
+        end_ms: None,
+    };
+    let killed = Event {
+        error: true,
+        message: "killed: it did not end in time".to_owned(),
+        parameters: parameter("graceful-timeout"),
+        end_ms: Some(start_ms + 2000),
+        ..asked.clone()
+    };
+    [asked, killed]
 }

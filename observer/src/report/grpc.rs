@@ -35,7 +35,7 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Every how many signs of life the properties go with it.
     pub properties_factor: u32,
-    /// How many segments wait at most, and how many meter batches.
+    /// How many segments wait at most, how many meter batches, and how many events.
     pub queue_size: usize,
     /// How long OAP may take to answer one call, and to accept a connection.
     pub call_timeout: Duration,

@@ -1,6 +1,7 @@
 //! The only place that knows gRPC: takes what the pipeline made and ships it to OAP, or prints it.
 
 mod convert; // our types to SkyWalking's messages
+mod event; // EventService: short streams of events
 pub mod grpc; // the connection: settings, metadata, answers, backoff
 mod journal; // what is said about the connection, once each
 mod management; // ManagementService: registration and heartbeats
@@ -45,7 +46,8 @@ pub enum Report {
     Bye(Instance),
     /// What one process did for one request.
     Segment(Segment),
-    /// Something happened to an instance, or is over.
+    /// Something happened to an instance, or is over: start and end arrive in the order in which they were sent, after
+    /// the instance's `Hello`.
     Event(Event),
     /// A process is something else from now on; printed only.
     Role(Casting),
@@ -73,18 +75,19 @@ impl Oap {
             roster: Roster::new(settings.heartbeat, settings.properties_factor),
             backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
             journal: Journal::new(&settings),
+            alone: 0,
         };
         Ok(Self { queue, task: tokio::spawn(reporter.run()) })
     }
 
-    /// Never waits. When the queue is full the oldest segment or meter batch goes and is counted as `QueueFull`;
-    /// `Hello` and `Bye` always arrive.
+    /// Never waits. When the queue is full the oldest segment, meter batch or event goes and is counted as `QueueFull`;
+    /// `Hello` and `Bye` always arrive, and `Role` is not for OAP.
     pub fn send(&self, report: Report) {
         self.queue.push(report);
     }
 
-    /// Sends what waits, for `limit` at most; gives up at once if OAP cannot be reached. Returns how many segments and
-    /// meter batches were left; they are counted as `SendFailed`.
+    /// Sends what waits, for `limit` at most; gives up at once if OAP cannot be reached. Returns how many segments,
+    /// meter batches and events were left; they are counted as `SendFailed`.
     pub async fn stop(mut self, limit: Duration) -> u64 {
         self.queue.stop();
         let _in_time = timeout(limit, &mut self.task).await.is_ok();
@@ -106,6 +109,8 @@ struct Reporter {
     roster: Roster,
     backoff: Backoff,
     journal: Journal,
+    /// How many events go one by one, because OAP rejected a stream with one of them.
+    alone: usize,
 }
 
 impl Reporter {
@@ -170,6 +175,7 @@ impl Reporter {
             self.judge("the heartbeat of an instance", result)?;
             self.roster.answered(&beat, taken, Instant::now());
         }
+        self.events(link).await?;
         let segments = self.queue.take_segments();
         if !segments.is_empty() {
             let result = trace::send(link, &segments).await;
@@ -181,14 +187,41 @@ impl Reporter {
         for _ in 0..TURN {
             let Some(batch) = self.queue.take_meters() else { break };
             let result = meter::send(link, &batch).await;
-            match &result {
-                Ok(()) => self.queue.sent(),
-                Err(Failure::Rejected(_) | Failure::TimedOut(_)) => self.queue.lose(),
-                Err(Failure::Lost(_) | Failure::Refused(_) | Failure::Busy) => {
-                    self.queue.put_back_meters(batch)
-                }
+            if self.is_to_be_tried_again(&result) {
+                self.queue.put_back_meters(batch);
             }
             self.judge("the meters of an instance", result)?;
+        }
+        Ok(())
+    }
+
+    /// Some events, once everybody they can be about is registered. OAP ends a stream at the first event that it does not
+    /// want, so the events of that stream go one by one then. Sending one twice does no harm: OAP merges by uuid.
+    async fn events(&mut self, link: &Link) -> Result<(), Failure> {
+        for _ in 0..TURN {
+            if self.roster.due(Instant::now(), true).is_some() {
+                break;
+            }
+            let batch = self.queue.take_events(if self.alone > 0 { 1 } else { usize::MAX });
+            let size = batch.len();
+            if size == 0 {
+                break;
+            }
+            let result = event::send(link, &batch).await;
+            match &result {
+                Ok(()) => self.queue.sent(),
+                Err(Failure::Rejected(_)) if size == 1 => self.queue.lose(),
+                Err(failure) => {
+                    self.queue.put_back_events(batch);
+                    if matches!(failure, Failure::Rejected(_)) {
+                        self.alone = size;
+                        continue;
+                    }
+                    return result;
+                }
+            }
+            self.alone = self.alone.saturating_sub(1);
+            self.judge("an event", result)?;
         }
         Ok(())
     }

@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::identity::Instance;
+use crate::identity::event::Event;
 use crate::meter::MeterBatch;
 use crate::report::Report;
 use crate::stats::Reason;
 use crate::stats::SharedDrops;
 use crate::trace::Segment;
 
-/// How many segments go in one stream at most.
+/// How many segments, or events, go in one stream at most.
 const BATCH: usize = 500;
 /// How long a segment waits for others to share its stream.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,19 +44,21 @@ struct State {
     /// When the oldest of a batch that is not yet full came.
     since: Option<Instant>,
     meters: Buffer<MeterBatch>,
+    events: Buffer<Event>,
     /// Taken, not yet answered.
     in_flight: u64,
     stopping: bool,
 }
 
 impl Queue {
-    /// `capacity` segments and as many meter batches.
+    /// `capacity` segments, as many meter batches and as many events.
     pub(super) fn new(capacity: usize, drops: Arc<SharedDrops>) -> Self {
         let state = State {
             changes: Vec::new(),
             segments: Buffer::new(capacity),
             since: None,
             meters: Buffer::new(capacity),
+            events: Buffer::new(capacity),
             in_flight: 0,
             stopping: false,
         };
@@ -75,7 +78,8 @@ impl Queue {
                 (true, 0)
             }
             Report::Meters(batch) => (true, state.meters.push(batch)),
-            Report::Event(_) | Report::Role(_) => (false, 0), // printed only
+            Report::Event(event) => (true, state.events.push(event)),
+            Report::Role(_) => (false, 0), // printed only
             Report::Segment(segment) => {
                 let lost = state.segments.push(segment);
                 let first = state.since.is_none();
@@ -99,11 +103,11 @@ impl Queue {
         std::mem::take(&mut self.lock().changes)
     }
 
-    /// When the next segments or meters are to be sent; `None` if there are none.
+    /// When the next segments, meters or events are to be sent; `None` if there are none.
     pub(super) fn ready_at(&self) -> Option<Instant> {
         let state = self.lock();
         let now = Instant::now();
-        if !state.meters.items.is_empty() {
+        if !state.meters.items.is_empty() || !state.events.items.is_empty() {
             return Some(now);
         }
         let since = state.since?;
@@ -133,6 +137,19 @@ impl Queue {
         Some(batch)
     }
 
+    /// The oldest events, `limit` at most. None while somebody waits to be taken in by [`Self::take_changes`]: an
+    /// instance comes before what happened to it.
+    pub(super) fn take_events(&self, limit: usize) -> Vec<Event> {
+        let mut state = self.lock();
+        if !state.changes.is_empty() {
+            return Vec::new();
+        }
+        let len = state.events.items.len().min(limit).min(BATCH);
+        let batch: Vec<_> = state.events.items.drain(..len).collect();
+        state.in_flight = batch.len() as u64;
+        batch
+    }
+
     /// What was taken has been sent.
     pub(super) fn sent(&self) {
         self.lock().in_flight = 0;
@@ -146,19 +163,26 @@ impl Queue {
 
     /// What was taken is to be tried again, before all that came later.
     pub(super) fn put_back_segments(&self, batch: Vec<Segment>) {
-        let mut state = self.lock();
-        state.in_flight = 0;
-        let lost = state.segments.put_back(batch);
-        state.since.get_or_insert_with(Instant::now);
-        drop(state);
-        self.drops.add(Reason::SendFailed, lost);
+        self.put_back(|state| {
+            state.since.get_or_insert_with(Instant::now);
+            state.segments.put_back(batch)
+        });
     }
 
     /// As [`Self::put_back_segments`].
     pub(super) fn put_back_meters(&self, batch: MeterBatch) {
+        self.put_back(|state| state.meters.put_back(vec![batch]));
+    }
+
+    /// As [`Self::put_back_segments`].
+    pub(super) fn put_back_events(&self, batch: Vec<Event>) {
+        self.put_back(|state| state.events.put_back(batch));
+    }
+
+    fn put_back(&self, restore: impl FnOnce(&mut State) -> u64) {
         let mut state = self.lock();
         state.in_flight = 0;
-        let lost = state.meters.put_back(vec![batch]);
+        let lost = restore(&mut state);
         drop(state);
         self.drops.add(Reason::SendFailed, lost);
     }
@@ -176,10 +200,11 @@ impl Queue {
     /// Empties the queue, counts what was in it or on its way, and says how many that were.
     pub(super) fn give_up(&self) -> u64 {
         let mut state = self.lock();
-        let waiting = state.segments.items.len() + state.meters.items.len();
+        let waiting = state.segments.items.len() + state.meters.items.len() + state.events.items.len();
         let left = std::mem::take(&mut state.in_flight) + waiting as u64;
         state.segments.items.clear();
         state.meters.items.clear();
+        state.events.items.clear();
         state.since = None;
         drop(state);
         self.drops.add(Reason::SendFailed, left);
