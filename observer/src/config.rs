@@ -174,6 +174,7 @@ mod tests {
         Raw {
             heartbeat_s: 30,
             properties_factor: 10,
+            stuck_after_s: 30,
             meter_period_s: 20,
             queue_size: 10,
             ring_bytes: 1 << 20,

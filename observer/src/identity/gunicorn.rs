@@ -326,9 +326,9 @@ impl Model {
         self.processes.values().filter_map(|process| process.instance.as_ref())
     }
 
-    /// Nanoseconds since the last heartbeat of a worker, at the last tick.
-    pub fn heartbeat_age(&self, process: ProcessKey) -> Option<u64> {
-        self.process(process)?.life.pulse.age(self.now)
+    /// Nanoseconds since the last heartbeat of a worker.
+    pub fn heartbeat_age(&self, process: ProcessKey, now: KernelTime) -> Option<u64> {
+        self.process(process)?.life.pulse.age(now)
     }
 
     fn adopt(

@@ -58,26 +58,29 @@ impl Meters {
         true
     }
 
-    /// Meters of every instance that has a sample. Processor use is that since the sample before: 0 the first time,
+    /// Meters of every instance that has a sample; with each comes the age of its last heartbeat in nanoseconds. Processor use is that since the sample before: 0 the first time,
     /// as the agent's.
     pub fn sampled<'a>(
         &mut self,
         samples: &Samples,
         wall: WallOffset,
-        instances: impl Iterator<Item = &'a Instance>,
+        instances: impl Iterator<Item = (&'a Instance, Option<u64>)>,
     ) -> Vec<MeterBatch> {
         let host_cpu = self.host.map_or(0.0, |before| host_cpu(before, samples.host));
         self.host = Some(samples.host);
         let by_key: BTreeMap<ProcessKey, &ProcessSample> =
             samples.processes.iter().map(|sample| (sample.key, sample)).collect();
-        let batches = instances.filter_map(|instance| {
+        let batches = instances.filter_map(|(instance, heartbeat)| {
             let sample = by_key.get(&instance.process)?;
             let cpu = self.process_cpu(sample, samples.at);
             Some(MeterBatch {
                 service: instance.service.clone(),
                 instance: instance.name.clone(),
                 at_ms: wall.wall_ms(samples.at),
-                meters: meters(host_cpu, cpu, samples.host, sample),
+                meters: meters(host_cpu, cpu, samples.host, sample)
+                    .into_iter()
+                    .chain(heartbeat.map(heartbeat_age))
+                    .collect(),
             })
         });
         let batches = batches.collect();
@@ -107,6 +110,11 @@ fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) ->
         meter("instance_pvm_process_mem_utilization", percent(process.resident_bytes as f64, memory)),
         meter("instance_pvm_thread_active_count", process.threads as f64),
     ]
+}
+
+/// In seconds; a name of ours, since the agent has nothing like it.
+fn heartbeat_age(ns: u64) -> Meter {
+    Meter { name: "instance_gunicorn_heartbeat_age", value: ns as f64 / 1e9 }
 }
 
 fn host_cpu(before: HostSample, now: HostSample) -> f64 {
@@ -148,12 +156,12 @@ mod tests {
             properties: Vec::new(),
         };
         let mut meters = Meters::new(20);
-        meters.sampled(&samples(10, 100, 500), WallOffset(0), [&instance].into_iter());
-        let batches = meters.sampled(&samples(20, 1_100, 750), WallOffset(0), [&instance].into_iter());
+        meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, None)].into_iter());
+        let batches = meters.sampled(&samples(20, 1_100, 750), WallOffset(0), [(&instance, Some(1_500_000_000))].into_iter());
         let values: Vec<f64> =
             batches.iter().flat_map(|batch| batch.meters.iter().map(|m| m.value)).collect();
         // Host: 1000 of 2000 ticks; process: 250 ticks are 2.5 s of 10 s.
-        assert_eq!(values, [50.0, 25.0, 25.0, 5.0, 3.0]);
+        assert_eq!(values, [50.0, 25.0, 25.0, 5.0, 3.0, 1.5]);
     }
 
     #[test]

@@ -87,7 +87,9 @@ impl Pipeline {
             }
             Input::Found { at, holders } => self.model.found(*at, holders, &mut self.changes),
             Input::Samples(samples) => {
-                let batches = self.meters.sampled(samples, self.wall, self.model.instances());
+                let pulse = |process| self.model.heartbeat_age(process, samples.at);
+                let instances = self.model.instances().map(|instance| (instance, pulse(instance.process)));
+                let batches = self.meters.sampled(samples, self.wall, instances);
                 outputs.extend(batches.into_iter().map(Output::Meters));
                 let living = samples.processes.iter().map(|sample| sample.key).collect();
                 self.model.alive(&living, &mut self.changes);
