@@ -340,7 +340,7 @@ fn a_pod_that_shares_its_processes() {
 #[test]
 fn an_oci_runtime() {
     both("oci", |stage, service, late| {
-        let start = || Container::start(stage, &Recipe::new(First::Crun, "box-oci", numbered(service)));
+        let start = || Container::start(stage, &Recipe::new(First::Crun, "box-oci", launch(service)));
         let (observer, mut container) = observed(late, start);
         let (master, workers) = (container.master(), container.workers());
         observer.wait_instances(&pids(&workers));

@@ -258,7 +258,8 @@ impl Recipe<'_> {
         let words = self.words();
         if self.first == First::Crun {
             must(fs::write(dir.join("config.json"), self.config(&words)), "write the OCI configuration");
-            // The runtime wants a root of its own, which a bind mount below its bundle is.
+            // The runtime does not start where both versions of cgroups are mounted; it gets one of them to see.
+            text.push_str("umount --recursive /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup\n");
             let dir = dir.display();
             writeln!(text, "exec crun --root {dir}/crun --cgroup-manager=disabled run --bundle {dir} box").ok();
             return text;
