@@ -189,7 +189,8 @@ fn an_app_child_found_with_the_master_is_no_worker() {
     let report = observer.stop();
     let found = role(&report.lines, child.pid);
     assert!(matches!(found, Some("orphan" | "app-child")), "{found:?} is the role of an app child");
-    assert!(name_of(&report.lines, &service, child.pid).is_none(), "an app child is an instance");
+    let name = name_of(&report.lines, &service, child.pid);
+    assert_eq!(name, None, "an app child is an instance");
 }
 
 /// Two containers, the same numbers inside, the same service: host names keep them apart.

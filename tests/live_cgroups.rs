@@ -13,6 +13,7 @@ use harness::container::First;
 use harness::container::Recipe;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
+use harness::gunicorn::alive;
 use harness::gunicorn::kill;
 use harness::life::cause;
 use harness::life::exit;
@@ -21,6 +22,7 @@ use harness::observer::Observer;
 use harness::observer::instances;
 use harness::request::Request;
 use harness::stage::Stage;
+use harness::stage::wait;
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,9 +80,8 @@ fn a_worker_that_eats_all_memory() {
         let old = gunicorn.workers();
         let sent = ask(&gunicorn, "eat", "mib=400");
         assert!(sent.status.is_none(), "400 MiB fit in {MIB}: {sent:?}");
-        gunicorn.wait_workers(2, &[]);
-        let left = gunicorn.workers();
-        let victim = old.into_iter().find(|pid| !left.contains(pid)).unwrap();
+        let victim = wait(PATIENCE, || old.iter().copied().find(|pid| !alive(*pid))).unwrap();
+        gunicorn.wait_workers(2, &[victim]);
         assert_eq!(group.oom_kills(), 1, "the kernel's count of kills");
         let how = ended(&observer, &gunicorn, victim);
         assert_eq!(how.map(|(cause, _)| cause).as_deref(), Some("oom"), "{}", observer.stderr());
@@ -236,5 +237,5 @@ fn wait_victim(container: &Container, old: &[u32]) -> u32 {
         let left = container.workers();
         old.iter().copied().find(|pid| !left.iter().any(|member| member.pid == *pid))
     };
-    harness::stage::wait(PATIENCE, gone).expect("a worker is killed")
+    wait(PATIENCE, gone).expect("a worker is killed")
 }
