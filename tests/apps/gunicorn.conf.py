@@ -11,6 +11,9 @@ def pre_fork(server, worker):
         if child == 0:
             os._exit(0)
         os.waitpid(child, 0)
+    if "TEST_LAST_PID" in os.environ:  # the worker gets the next free number of its pid namespace
+        with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+            last.write(os.environ["TEST_LAST_PID"])
 
 
 def post_worker_init(worker):

@@ -105,6 +105,20 @@ pub struct Gunicorn {
 impl Gunicorn {
     /// Starts gunicorn and waits until every worker has loaded the application.
     pub fn start(stage: &Stage, launch: &Launch) -> Self {
+        let gunicorn = Self::begin(stage, launch);
+        gunicorn.wait_workers(launch.workers, &[]);
+        gunicorn
+    }
+
+    /// Starts a gunicorn whose workers do not boot, and waits until it has tried a few times.
+    pub fn looping(stage: &Stage, launch: &Launch) -> Self {
+        let gunicorn = Self::begin(stage, launch);
+        let looping = wait(PATIENCE, || (gunicorn.booted().len() > 10).then_some(()));
+        assert!(looping.is_some(), "gunicorn does not boot workers again and again:\n{}", gunicorn.log());
+        gunicorn
+    }
+
+    fn begin(stage: &Stage, launch: &Launch) -> Self {
         let python = Python::standard();
         let (service, base) = (stage.service(), stage.base.clone());
         let dir = stage.folder("gunicorn");
@@ -144,7 +158,6 @@ impl Gunicorn {
         if !launch.unix {
             gunicorn.address = Address::Tcp(gunicorn.listening());
         }
-        gunicorn.wait_workers(launch.workers, &[]);
         gunicorn
     }
 
@@ -193,6 +206,12 @@ impl Gunicorn {
             .lines()
             .filter_map(|line| line.split_once("worker ready: ")?.1.trim().parse().ok())
             .collect()
+    }
+
+    /// Every worker that was ever forked, ready or not.
+    pub fn booted(&self) -> Vec<u32> {
+        let log = self.log();
+        log.lines().filter_map(|line| line.split_once("Booting worker with pid: ")?.1.trim().parse().ok()).collect()
     }
 
     /// The workers that are ready and alive.

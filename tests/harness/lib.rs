@@ -1,8 +1,11 @@
 //! What the tests share: a collector, a real OAP, gunicorn to watch.
 
+pub mod cgroup; // control groups for one test
 pub mod client; // an HTTP client that knows what it sent, when, and who answered
 pub mod collector; // a recording SkyWalking collector
+pub mod container; // a gunicorn in namespaces and a root of its own
 pub mod gunicorn; // a real gunicorn, its workers and its own counts
+pub mod life; // roles and ends of processes in the observer's lines
 pub mod oap; // a real OAP server, and the questions to ask it
 pub mod observer; // sw-observe and the lines it prints
 pub mod python; // virtual environments with what the tests run

@@ -1,8 +1,23 @@
 """The application that gunicorn serves in a guest; every answer names the worker that gave it."""
 
 import os
+import time
+
+import lives
+
+if "BROKEN" in os.environ:
+    raise RuntimeError("on purpose")
 
 BLOCK = b"0123456789abcdef" * 64
+
+
+def fork():
+    """A child that stays until it is killed."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+        os._exit(0)
+    return child
 
 
 def app(environ, start_response):
@@ -20,6 +35,12 @@ def app(environ, start_response):
     if kind == "stream":  # no length: gunicorn answers in chunks
         start_response("200 OK", [("Content-Type", "text/plain"), *who])
         return (BLOCK for _ in range(16))
-    answer = b"%d bytes\n" % received
+    if kind == "crash":
+        lives.crash()
+    if kind == "hang":
+        time.sleep(3600)
+    if kind == "eat":
+        received = len(b"x" * (1 << 30))
+    answer = b"%d" % fork() if kind == "fork" else b"%d bytes\n" % received
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer))), *who])
     return [answer]

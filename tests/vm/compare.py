@@ -35,9 +35,10 @@ def exchange(segment):
             url.endswith(str(operation)))
 
 
-def differences(requests, text, host):
-    """Sentences, one for each way in which the observer's account differs from the client's."""
+def differences(requests, text, host, service):
+    """Sentences, one for each way in which the observer's account of a service differs from the client's."""
     lines, problems = parse(text)
+    lines = [line for line in lines if line.get("service", service) == service]
     if not lines or lines[0].get("kind") != "ready":
         problems.append("the first line is not the ready line")
     if not lines or lines[-1].get("kind") != "stats":
@@ -70,6 +71,35 @@ def differences(requests, text, host):
     return list(dict.fromkeys(problems))
 
 
+def lives(truth, text):
+    """Sentences, one for each way in which roles, ends and upgrades differ from the truth."""
+    lines, problems = parse(text)[0], []
+    roles = {}
+    for line in of_kind(lines, "process"):
+        roles.setdefault(line["pid"], []).append(line["role"])
+    for pid, wanted in truth.roles.items():
+        seen = roles.pop(pid, [])
+        if seen != [*wanted, None]:
+            problems.append(f"process {pid} is reported as {seen}, not as {[*wanted, None]}")
+    problems += [f"process {pid} is reported as {seen} and is not gunicorn's" for pid, seen in roles.items()]
+
+    events = {line["uuid"]: line for line in of_kind(lines, "event")}.values()  # of each the last message
+    causes = {}
+    for event in events:
+        if event["name"] == "Exit":
+            causes.setdefault(int(event["parameters"]["pid"]), []).append(event["parameters"].get("cause"))
+    for pid, wanted in truth.causes.items():
+        seen = causes.pop(pid, [])
+        if seen != [wanted]:
+            problems.append(f"the end of {pid} ({'/'.join(truth.roles[pid])}) has the cause {seen}, not {wanted}")
+    problems += [f"an end of {pid} with the cause {seen} is reported" for pid, seen in causes.items()]
+
+    outcomes = [event["parameters"].get("outcome") for event in events if event["name"] == "Upgrade"]
+    if outcomes != truth.upgrades:
+        problems.append(f"upgrades: {outcomes}, not {truth.upgrades}")
+    return problems
+
+
 def variants(text):
     """Probe to variant, from the ready line."""
     ready = of_kind(parse(text)[0], "ready")
@@ -92,7 +122,7 @@ def check_this_file():
     ]
 
     def verdict(lines):
-        return differences([request], "\n".join(map(json.dumps, lines)), "h")
+        return differences([request], "\n".join(map(json.dumps, lines)), "h", "s")
 
     assert verdict(good) == [], verdict(good)
     assert variants(json.dumps(good[0])) == {"fork": "kprobe"}
@@ -102,7 +132,32 @@ def check_this_file():
     assert any("gone 0 times" in one for one in verdict([line for line in good if line["kind"] != "gone"]))
     assert any("first line" in one for one in verdict(good[1:]))
     assert any("not as worker" in one for one in verdict([line for line in good if line is not good[2]]))
-    assert any("not a JSON line" in one for one in differences([request], "thread panicked", "h"))
+    assert any("not a JSON line" in one for one in differences([request], "thread panicked", "h", "s"))
+    check_lives()
+
+
+def check_lives():
+    class Truth:
+        roles, causes, upgrades = {10: ["master"], 11: ["worker"]}, {11: "killed"}, []
+
+    def process(pid, role):
+        return {"kind": "process", "pid": pid, "role": role}
+
+    def end(cause, pid=11):
+        return {"kind": "event", "name": "Exit", "uuid": f"u{pid}", "parameters": {"pid": str(pid), "cause": cause}}
+
+    good = [process(10, "master"), process(11, "worker"), end("?"), end("killed"), process(11, None), process(10, None)]
+
+    def verdict(lines):
+        return lives(Truth, "\n".join(map(json.dumps, lines)))
+
+    assert verdict(good) == [], verdict(good)
+    assert any("process 11 is reported" in one for one in verdict(good[:-2]))
+    assert any("not gunicorn's" in one for one in verdict([*good, process(12, "worker")]))
+    assert any("has the cause" in one for one in verdict([*good, end("oom")]))
+    assert any("an end of 12" in one for one in verdict([*good, end("oom", 12)]))
+    assert any("upgrades" in one for one in verdict([*good, {
+        "kind": "event", "name": "Upgrade", "uuid": "v", "parameters": {"outcome": "failed"}}]))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
 import compare
+import lives
 
 OBSERVER = os.environ.get("OBSERVER", "/vm/sw-observe")
 GUNICORN = os.environ["GUNICORN"]
@@ -48,11 +50,13 @@ def wait(seconds, what, condition):
 class Process:
     """A child whose output goes to files, and which does not outlive its case."""
 
-    def __init__(self, name, command):
+    def __init__(self, name, command, **environment):
         self.name = name
         self.paths = [f"/tmp/{name}.{os.getpid()}.{stream}" for stream in ("out", "err")]
         with open(self.paths[0], "wb") as out, open(self.paths[1], "wb") as err:
-            self.child = subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            self.child = subprocess.Popen(
+                command, cwd=FOLDER, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env={**os.environ, **environment},
+            )
 
     def output(self, stream=0):
         with open(self.paths[stream], errors="replace") as file:
@@ -91,16 +95,60 @@ def start_observer(variant):
     return observer
 
 
-def start_gunicorn():
-    gunicorn = Process("gunicorn", [
-        GUNICORN, "app:app", "--workers", "2", "--max-requests", str(MAX_REQUESTS), "--bind", f"127.0.0.1:{PORT}",
-    ])
-    try:
-        wait(READY_SECONDS, "two gunicorn workers", lambda: gunicorn.output(1).count("Booting worker") >= 2)
-    except Failed:
-        gunicorn.discard()
-        raise
-    return gunicorn
+def start_gunicorn(name, number, workers, *options, **environment):
+    return Process(name, [
+        GUNICORN, "app:app", "--workers", str(workers), "--bind", f"127.0.0.1:{PORT + number}", *options,
+    ], SW_AGENT_NAME=name, **environment)
+
+
+class Stage:
+    """The gunicorns of one case. Only the first serves the requests that are compared one by one."""
+
+    def __init__(self, started):
+        self.started, self.truth, self.threads, self.troubles = started, lives.Truth(), [], []
+        self.web = self.life("web", 0, 2, "--max-requests", str(MAX_REQUESTS))
+        self.many = self.life("many", 1, 2, "--timeout", str(lives.TIMEOUT))
+        self.upgrade = self.life("upgrade", 2, 1)
+        self.child = None
+
+    def life(self, name, number, workers, *options, **environment):
+        process = start_gunicorn(name, number, workers, *options, **environment)
+        self.started.append(process)
+        return lives.Life(self.truth, process, PORT + number, workers)
+
+    def settle(self):
+        for life in (self.web, self.many, self.upgrade):
+            life.settle()
+
+    def begin(self):
+        """Lets the others live and die beside the requests."""
+        broken = self.life("broken", 3, 1, BROKEN="1")
+        for act in (
+            lambda: lives.many_ends(self.many, self.child),
+            lambda: lives.upgraded(self.upgrade),
+            lambda: lives.broken(broken),
+        ):
+            self.threads.append(threading.Thread(target=self.perform, args=[act]))
+            self.threads[-1].start()
+
+    def perform(self, act):
+        try:
+            act()
+        except Exception:  # what else is known of the case is told all the same
+            self.troubles.append(" | ".join(traceback.format_exc().splitlines()[-3:]))
+
+    def recycled(self):
+        """Waits until the workers that had served enough are gone and followed."""
+        said = "Autorestarting worker"
+        tired = {int(line.split("] [")[1]) for line in self.web.log().splitlines() if said in line}
+        for pid in tired:
+            self.truth.end(pid, "recycle")
+        self.web.settle(without=tired)
+
+    def end(self):
+        for thread in self.threads:
+            thread.join()
+        return self.troubles
 
 
 def ask(kind, number):
@@ -133,33 +181,40 @@ def note_end(observer):
 
 
 def run(case):
-    """Observes one life of gunicorn; returns the differences between the two accounts."""
+    """Observes the lives of some gunicorns; returns the differences between the two accounts."""
     late = case == "late"
     started = []
     try:
-        if late:
-            started.append(gunicorn := start_gunicorn())
-            started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of a running gunicorn", lambda: count(observer, "instance") >= 3)
-        else:
+        observer = None
+        if not late:
             started.append(observer := start_observer(case))
-            started.append(gunicorn := start_gunicorn())
+        stage = Stage(started)
+        stage.settle()
+        if late:
+            stage.child = stage.many.fork()
+            started.append(observer := start_observer(None))
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 8)
+        stage.begin()
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
         problems = []
         if len({request["worker"] for request in requests}) < 3:
             problems.append("no worker was recycled")
-        if status := gunicorn.stop():
-            problems.append(f"gunicorn ended with {status}")
+        stage.recycled()
+        stage.web.stop()
+        problems += stage.end()
         try:
-            wait(20, "all segments", lambda: count(observer, "segment") >= len(requests))
+            gone = len(stage.truth.roles)
+            wait(20, "all segments and ends", lambda: count(observer, "segment") >= len(requests)
+                 and observer.output().count('"role":null') >= gone)
         except Failed:
             pass  # the comparison names the missing ones
         if status := observer.stop():
             problems.append(f"sw-observe ended with {status} on TERM")
         if "panicked" in observer.output(1):
             problems.append("sw-observe panicked")
-        problems += compare.differences(requests, observer.output(), os.uname().nodename)
+        problems += compare.differences(requests, observer.output(), os.uname().nodename, "web")
+        problems += compare.lives(stage.truth, observer.output())
         if late:
             say("variants", json.dumps(compare.variants(observer.output()), sort_keys=True))
         elif case not in compare.variants(observer.output()).values():

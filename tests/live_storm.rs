@@ -1,0 +1,271 @@
+//! Many processes that live briefly: beside gunicorn, below its workers, and its workers themselves.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::process::Child;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+
+use harness::client::Client;
+use harness::client::Mode;
+use harness::client::Sent;
+use harness::gunicorn::Gunicorn;
+use harness::gunicorn::Launch;
+use harness::gunicorn::alive;
+use harness::gunicorn::cpu_ticks;
+use harness::life::cause;
+use harness::life::named;
+use harness::life::role;
+use harness::observer::Line;
+use harness::observer::Observer;
+use harness::observer::Report;
+use harness::observer::instances;
+use harness::request::Request;
+use harness::stage::Stage;
+use harness::stage::package;
+use harness::stage::wait;
+use harness::traffic::Traffic;
+use harness::traffic::plain;
+use harness::traffic::send_all;
+use harness::verdict::Expectation;
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a storm lasts.
+const STORM: Duration = Duration::from_secs(30);
+/// How many processes it starts each second.
+const RATE: u32 = 1000;
+
+/// A process that forks; it ends by itself when it has forked enough.
+struct Storm(Child);
+
+impl Storm {
+    fn start(rate: u32, time: Duration) -> Self {
+        let script = package().join("apps/storm.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg(rate.to_string()).arg((u64::from(rate) * time.as_secs()).to_string());
+        Self(command.spawn().expect("start the storm"))
+    }
+
+    /// Waits for its end; says how long it took since `begin`.
+    fn end(mut self, begin: Instant) -> Duration {
+        let ended = wait(STORM * 2, || self.0.try_wait().ok().flatten());
+        assert!(ended.is_some_and(|status| status.success()), "the storm did not end well: {ended:?}");
+        begin.elapsed()
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// The workers that gunicorn logged and no others are instances, each as often as it was logged.
+fn assert_workers(report: &Report, gunicorn: &Gunicorn) {
+    let mut seen: Vec<_> = instances(&report.lines, gunicorn.service())
+        .filter(|found| found.role == "worker")
+        .map(|found| found.pid)
+        .collect();
+    let mut logged = gunicorn.ever();
+    seen.sort_unstable();
+    logged.sort_unstable();
+    assert_eq!(seen, logged, "workers (left: reported)\n{}", report.stderr);
+}
+
+/// Every worker whose end is over by itself has the cause `recycle`.
+fn assert_recycled(report: &Report, gunicorn: &Gunicorn, recycled: &[u32]) {
+    let wrong: Vec<_> = recycled
+        .iter()
+        .map(|pid| (pid, cause(&report.lines, gunicorn.service(), *pid)))
+        .filter(|(_, cause)| *cause != Some("recycle"))
+        .collect();
+    assert!(wrong.is_empty(), "of {} recycled workers these have another cause: {wrong:?}", recycled.len());
+}
+
+/// What was answered, and what a worker refused because its time had come.
+fn parted(sent: Vec<Sent>) -> (Vec<Sent>, Vec<Sent>) {
+    sent.into_iter().partition(|sent| sent.error.is_none())
+}
+
+/// A thousand processes a second, thirty seconds, beside workers that are busy and replaced all the time.
+#[test]
+fn a_storm_beside_gunicorn() {
+    let stage = Stage::enter("storm");
+    let observer = Observer::start(&[]);
+    let gunicorn = Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app").args(&["--max-requests", "40"]));
+    observer.wait_instances(&gunicorn.workers());
+    let (begin, before) = (Instant::now(), cpu_ticks(observer.pid()));
+    let storm = Storm::start(RATE, STORM);
+    let mut sent = Vec::new();
+    while begin.elapsed() < STORM {
+        sent.extend(send_all(gunicorn.address(), Mode::New, 2, plain(20)));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = storm.end(begin);
+    let ticks = cpu_ticks(observer.pid()) - before;
+    let (served, refused) = parted(sent);
+    observer.wait_requests(&gunicorn, &served);
+    let gone = || gunicorn.ever().into_iter().filter(|pid| !alive(*pid)).collect::<Vec<_>>();
+    let recycled = gone();
+    observer.wait_gone(&recycled);
+    observer.wait_instances(&gunicorn.workers());
+    let report = observer.stop();
+    println!(
+        "cost: {RATE} processes a second for {took:.1?} beside {} requests by {} workers: the observer used {} ms \
+         of CPU",
+        served.len(),
+        gunicorn.ever().len(),
+        ticks * 10,
+    );
+    assert!(recycled.len() > 5, "only {} workers were replaced", recycled.len());
+    Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+    assert_workers(&report, &gunicorn);
+    assert_recycled(&report, &gunicorn, &recycled);
+}
+
+/// Two hundred a second in a request: app children, and nothing else.
+#[test]
+fn a_storm_in_a_worker() {
+    let stage = Stage::enter("storm-in");
+    let observer = Observer::start(&[]);
+    let gunicorn = Gunicorn::start(&stage, &Launch::new("gthread", "wild_app:app").args(&["--threads", "2"]));
+    observer.wait_instances(&gunicorn.workers());
+    let storm = Request::get("storm").query("n=1000&hz=200");
+    let sent = vec![Client::new(gunicorn.address(), Mode::New).send(&storm)];
+    let sent = [sent, send_all(gunicorn.address(), Mode::New, 2, plain(50))].concat();
+    observer.wait_requests(&gunicorn, &sent);
+    let report = observer.stop();
+    Expectation::new(&gunicorn, &sent).check(&report);
+    assert_workers(&report, &gunicorn);
+    let workers = gunicorn.ever();
+    let children: BTreeSet<_> = report.lines.iter().filter_map(|line| child_of(line, &workers)).collect();
+    assert!((950..=1000).contains(&children.len()), "{} of 1000 app children have a role", children.len());
+    let left: Vec<_> = children.iter().filter(|pid| role(&report.lines, **pid).is_some()).collect();
+    assert!(left.is_empty(), "app children that have ended keep a role: {left:?}");
+    assert!(named(&report.lines, gunicorn.service(), "Exit").is_empty(), "an app child's end is an event");
+}
+
+fn child_of(line: &Line, workers: &[u32]) -> Option<u32> {
+    match line {
+        Line::Process { pid, role: Some(role), parent: Some(parent) } if workers.contains(parent) => {
+            (role == "app-child").then_some(*pid)
+        }
+        _ => None,
+    }
+}
+
+/// Workers that serve one to twenty requests each, under load.
+#[test]
+fn short_lives() {
+    let classes = [
+        ("sync", "wsgi_app:app", vec![]),
+        ("gthread", "flask_app:app", vec!["--threads", "4"]),
+        ("uvicorn.workers.UvicornWorker", "fastapi_app:app", vec![]),
+    ];
+    for (class, app, args) in classes {
+        for limit in ["1", "2", "5", "20"] {
+            let stage = Stage::enter("short");
+            let observer = Observer::start(&[]);
+            let launch = Launch::new(class, app).args(&args).args(&["--max-requests", limit]);
+            let mut gunicorn = Gunicorn::start(&stage, &launch);
+            let (served, refused) = parted(send_all(gunicorn.address(), Mode::New, 4, plain(240)));
+            observer.wait_requests(&gunicorn, &served);
+            let recycled: Vec<_> = gunicorn.ever().into_iter().filter(|pid| !alive(*pid)).collect();
+            gunicorn.stop();
+            observer.wait_gone(&gunicorn.ever());
+            let report = observer.stop();
+            println!("{class}, {limit}: {} served by {} workers", served.len(), gunicorn.ever().len());
+            assert!(served.len() >= 200, "only {} of 240 were served", served.len());
+            Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+            assert_counts(&report, &gunicorn, &refused);
+            assert_workers(&report, &gunicorn);
+            assert_recycled(&report, &gunicorn, &recycled);
+        }
+    }
+}
+
+/// What each worker counted is what is reported of it; a request that got no answer may be reported or not.
+fn assert_counts(report: &Report, gunicorn: &Gunicorn, refused: &[Sent]) {
+    let paths: BTreeSet<_> = refused.iter().map(|sent| sent.path.as_str()).collect();
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for segment in harness::observer::segments(&report.lines, gunicorn.service()) {
+        if !paths.contains(segment.spans[0].operation.as_str()) {
+            *seen.entry(&segment.instance).or_default() += 1;
+        }
+    }
+    for (worker, count) in gunicorn.counts() {
+        let name = gunicorn.worker_name(worker);
+        let reported = seen.remove(name.as_str()).unwrap_or(0);
+        let is_right = reported == count || (reported < count && count - reported <= refused.len());
+        assert!(is_right, "{name} counted {count} requests, reported are {reported}");
+    }
+    assert!(seen.is_empty(), "these counted no requests: {seen:?}");
+}
+
+/// Workers that die at import again and again: no instance, one event with a rate, over when the master is.
+#[test]
+fn crash_loops() {
+    for (how, why) in [("segv", "crash"), ("exit", "boot-failure")] {
+        for late in [false, true] {
+            let stage = Stage::enter("crash-loop");
+            let early = (!late).then(|| Observer::start(&[]));
+            let launch = Launch::new("sync", "wild_app:app").env("WILD_IMPORT", how);
+            let mut gunicorn = Gunicorn::looping(&stage, &launch);
+            let observer = early.unwrap_or_else(|| Observer::start(&[]));
+            let looping = |lines: &[Line]| !named(lines, gunicorn.service(), "CrashLoop").is_empty();
+            assert!(observer.wait(PATIENCE, looping), "no crash loop is reported\n{}", observer.stderr());
+            std::thread::sleep(Duration::from_secs(5));
+            let booted = gunicorn.booted();
+            gunicorn.stop();
+            let master = gunicorn.master();
+            observer.wait_gone(&[master]);
+            let report = observer.stop();
+            report.assert_code(0);
+            let loops = named(&report.lines, gunicorn.service(), "CrashLoop");
+            let [found] = loops.as_slice() else { panic!("{} crash loops: {loops:?}", loops.len()) };
+            assert_eq!(found.instance, gunicorn.master_name());
+            assert!(found.end_ms.is_some(), "it does not end with its master: {found:?}");
+            assert_eq!(found.kind, "Error");
+            assert_eq!(found.parameters.get("last_cause").map(String::as_str), Some(why), "{found:?}");
+            let number = |name: &str| found.parameters.get(name).and_then(|text| text.parse::<f64>().ok());
+            let (deaths, rate) = (number("deaths").unwrap(), number("per_minute").unwrap());
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+            let most = booted.len() as f64 + 50.0;
+            assert!(deaths > 10.0 && deaths <= most, "{deaths} deaths of {} workers", booted.len());
+            assert!((60.0..6000.0).contains(&rate), "{rate} a minute; it is some 16 a second");
+            let exits = named(&report.lines, gunicorn.service(), "Exit");
+            assert!(exits.len() < 20, "{} ends are reported one by one", exits.len());
+            let roles: Vec<_> = instances(&report.lines, gunicorn.service()).map(|i| i.role.as_str()).collect();
+            assert!(roles == ["master"], "instances: {roles:?}");
+            assert_eq!(cause(&report.lines, gunicorn.service(), master), Some("shutdown"));
+        }
+    }
+}
+
+/// The traffic goes on while workers are replaced by order, by themselves and by force.
+#[test]
+fn everything_at_once() {
+    let stage = Stage::enter("at-once");
+    let observer = Observer::start(&[]);
+    let launch = Launch::new("gthread", "wild_app:app").args(&["--threads", "2", "--max-requests", "50"]);
+    let gunicorn = Gunicorn::start(&stage, &launch);
+    observer.wait_instances(&gunicorn.workers());
+    let storm = Storm::start(200, Duration::from_secs(10));
+    let begin = Instant::now();
+    let traffic = Traffic::endless(gunicorn.address(), Mode::New, 2, "plain");
+    for signal in [Signal::HUP, Signal::TTIN, Signal::HUP, Signal::TTOU] {
+        std::thread::sleep(Duration::from_secs(2));
+        gunicorn.signal(signal);
+    }
+    storm.end(begin);
+    let (served, refused) = parted(traffic.finish());
+    observer.wait_requests(&gunicorn, &served);
+    gunicorn.wait_workers(2, &[]);
+    observer.wait_instances(&gunicorn.workers());
+    let report = observer.stop();
+    Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+    assert_workers(&report, &gunicorn);
+}
