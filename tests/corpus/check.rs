@@ -14,6 +14,9 @@ use crate::truth::Truth;
 /// How many exits of a crash loop may be reported one by one.
 const FEW: usize = 20;
 
+/// Marks an event that has not ended.
+const OPEN: &str = " (open)";
+
 /// An observer as one case looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -166,8 +169,19 @@ fn events(truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, found: &mut V
         format!("{}{}{}", event.name, detail.map(|detail| format!(" {detail}")).unwrap_or_default(), open)
     };
     let mut said: Vec<String> = seen.others(view.mark, &pids).iter().map(text).collect();
-    let mut due: Vec<&String> =
-        wanted.events.range(view.late.unwrap_or(0)..).flat_map(|(_, events)| events).collect();
+    let now = wanted.events.keys().next_back().copied();
+    let due = wanted.events.range(view.late.unwrap_or(0)..);
+    // What was open in an earlier step is named again in the step that ends it.
+    let due = due.flat_map(|(step, events)| {
+        events.iter().filter(move |event| Some(*step) == now || !event.ends_with(OPEN))
+    });
+    let mut due: Vec<&String> = due.collect();
+    if view.late.is_some() {
+        // It may have come after the beginning: such an event is reported without it or not at all.
+        let began = |event: &str| event.starts_with("Upgrade");
+        due.retain(|event| !began(event));
+        said.retain(|event| !began(event));
+    }
     said.sort();
     due.sort();
     if said.iter().ne(due.iter().copied()) {

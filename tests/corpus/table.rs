@@ -169,12 +169,9 @@ fn varied(case: &Case) -> Vec<Case> {
     for (key, values) in &case.vary {
         let one = |case: &Case, value: &String| {
             let mut case = case.clone();
-            let short = value.split([' ', '/']).next().unwrap_or(value);
-            case.name = format!(
-                "{}-{}",
-                case.name,
-                short.rsplit('.').next().filter(|_| key == "class").unwrap_or(short)
-            );
+            let word = value.split(' ').next().unwrap_or(value).rsplit('/').next().unwrap_or(value);
+            let word = if key == "class" { word.rsplit('.').next().unwrap_or(word) } else { word };
+            case.name = format!("{}-{word:.24}", case.name);
             case.substitute(&format!("{{{key}}}"), value);
             if key == "python" {
                 case.python.clone_from(value);
