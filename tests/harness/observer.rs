@@ -305,6 +305,11 @@ impl Observer {
         found.unwrap_or(false)
     }
 
+    /// Shows each line from this number on.
+    pub fn lines_from(&self, from: usize, each: impl FnMut(&Line)) {
+        held(&self.lines).read().iter().skip(from).for_each(each);
+    }
+
     /// Waits until each of these requests is reported, and no longer than that may take.
     pub fn wait_requests(&self, gunicorn: &Gunicorn, sent: &[Sent]) {
         self.wait(PATIENCE, |lines| {

@@ -1,0 +1,201 @@
+//! What an observer said against what is true, for one case at one moment.
+
+use std::collections::BTreeMap;
+use std::process;
+
+use harness::observer::Event;
+
+use crate::seen::Seen;
+use crate::table::Case;
+use crate::truth::Kind;
+use crate::truth::Member;
+use crate::truth::Truth;
+
+/// How many exits of a crash loop may be reported one by one.
+const FEW: usize = 20;
+
+/// Marks an event that has not ended.
+const OPEN: &str = " (open)";
+
+/// An observer as one case looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Lines before this one are not about the case.
+    pub mark: usize,
+    /// The step in which it came, when it came late.
+    pub late: Option<usize>,
+}
+
+/// What the table says of the case so far.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Step to who ended in it: number, kind, causes.
+    pub exits: BTreeMap<usize, Vec<String>>,
+    /// Step to the other events that were to be reported.
+    pub events: BTreeMap<usize, Vec<String>>,
+    /// Paths of requests, and who answered.
+    pub requests: Vec<(usize, String, u32)>,
+}
+
+/// One line for each difference.
+pub fn differences(case: &Case, truth: &Truth, wanted: &Wanted, seen: &Seen, view: View) -> Vec<String> {
+    let mut found = Vec::new();
+    roles(case, truth, seen, view, &mut found);
+    exits(case, truth, wanted, seen, view, &mut found);
+    events(truth, wanted, seen, view, &mut found);
+    let since = view.late.unwrap_or(0);
+    for (_, path, worker) in wanted.requests.iter().filter(|(step, ..)| *step >= since) {
+        let by = seen.served(view.mark, path);
+        if by != [Some(*worker)] {
+            found.push(format!("{path} was answered by {worker} and is reported under {by:?}"));
+        }
+    }
+    found
+}
+
+fn roles(case: &Case, truth: &Truth, seen: &Seen, view: View, found: &mut Vec<String>) {
+    for member in truth.members() {
+        let mut is = truth.role(member).filter(|_| member.alive);
+        if view.late.is_some() {
+            is = is
+                .map(|role| case.late.get(role).map_or(role, String::as_str))
+                .filter(|role| *role != "none");
+        }
+        let said = seen.role(view.mark, member.pid);
+        if said != is {
+            found.push(format!(
+                "{} is {} and is said to be {}",
+                shown(member),
+                is.unwrap_or("none"),
+                said.unwrap_or("none")
+            ));
+        }
+        let allowed = |role: &str| match member.kind {
+            Kind::Master => ["master", "upgrade-master"].contains(&role),
+            Kind::Other => false,
+            _ => {
+                role == member.kind.name() || role == "orphan" || case.late.values().any(|late| late == role)
+            }
+        };
+        for role in seen.roles(view.mark, member.pid) {
+            if !allowed(role) && !case.fleeting.iter().any(|fleeting| fleeting == role) {
+                found.push(format!("{} was said to be {role}", shown(member)));
+            }
+        }
+        let is_instance = seen.instance(view.mark, member.pid).is_some();
+        let never = matches!(member.kind, Kind::Other | Kind::Child)
+            || case.looping.is_some() && member.kind == Kind::Worker;
+        if is_instance && never {
+            found.push(format!("{} is announced as an instance", shown(member)));
+        }
+    }
+}
+
+fn exits(case: &Case, truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, found: &mut Vec<String>) {
+    let since = view.late.unwrap_or(0);
+    let dead = |step: usize, kind: &str| {
+        let kind = kind.to_owned();
+        truth.members().filter(move |member| member.died == Some(step) && member.kind.name() == kind)
+    };
+    for (step, lines) in wanted.exits.range(since..) {
+        let mut by_kind: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
+        for (count, kind, cause) in lines.iter().filter_map(|line| exit(line)) {
+            by_kind.entry(kind).or_default().push((count, cause));
+        }
+        for (kind, causes) in by_kind {
+            let mut left: Vec<&str> = causes.iter().flat_map(|(count, cause)| vec![*cause; *count]).collect();
+            for member in dead(*step, kind) {
+                match one_exit(&seen.exits(view.mark, member.pid), view) {
+                    Err(fault) => found.push(format!(
+                        "{} ended ({}): {fault}",
+                        shown(member),
+                        causes.first().map_or("", |(_, cause)| cause)
+                    )),
+                    Ok("unknown") => {}
+                    Ok(said) => match left.iter().position(|cause| cause.split('|').any(|one| one == said)) {
+                        Some(at) => drop(left.swap_remove(at)),
+                        None => found.push(format!(
+                            "{} ended, its cause is one of {left:?} and is said to be {said}",
+                            shown(member)
+                        )),
+                    },
+                }
+            }
+        }
+    }
+    if let Some(cause) = &case.looping {
+        let each: Vec<_> = truth
+            .members()
+            .filter(|member| member.kind == Kind::Worker)
+            .flat_map(|member| seen.exits(view.mark, member.pid))
+            .collect();
+        if each.len() > FEW {
+            found.push(format!("{} exits of a crash loop are reported one by one", each.len()));
+        }
+        found.extend(
+            each.iter()
+                .filter(|exit| exit.parameters.get("cause") != Some(cause))
+                .map(|exit| format!("an exit of the loop is {:?}", exit.parameters)),
+        );
+    }
+}
+
+/// The cause, when there is one exit with a cause that says what it should.
+fn one_exit<'a>(exits: &[&'a Event], view: View) -> Result<&'a str, String> {
+    let [exit] = exits else { return Err(format!("{} exits are reported", exits.len())) };
+    let get = |name: &str| exit.parameters.get(name).map(String::as_str);
+    let cause = get("cause").ok_or("its exit has no cause")?;
+    if cause == "unknown" && get("reason").is_none_or(str::is_empty) {
+        return Err("its cause is unknown for no reason".into());
+    }
+    if cause == "unknown" && view.late.is_none() {
+        return Err(format!("its cause is unknown: {:?}", get("reason")));
+    }
+    if cause == "killed" && get("sender_pid") != Some(process::id().to_string().as_str()) {
+        return Err(format!("it was killed by {} and not by {:?}", process::id(), get("sender_pid")));
+    }
+    Ok(cause)
+}
+
+fn events(truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, found: &mut Vec<String>) {
+    let pids: Vec<u32> = truth.members().map(|member| member.pid).collect();
+    let text = |event: &&Event| {
+        let detail = event.parameters.get("outcome").or_else(|| event.parameters.get("cause"));
+        let open = if event.end_ms.is_none() && event.name != "CrashLoop" && event.name != "Stuck" {
+            " (open)"
+        } else {
+            ""
+        };
+        format!("{}{}{}", event.name, detail.map(|detail| format!(" {detail}")).unwrap_or_default(), open)
+    };
+    let mut said: Vec<String> = seen.others(view.mark, &pids).iter().map(text).collect();
+    let now = wanted.events.keys().next_back().copied();
+    let due = wanted.events.range(view.late.unwrap_or(0)..);
+    // What was open in an earlier step is named again in the step that ends it.
+    let due = due.flat_map(|(step, events)| {
+        events.iter().filter(move |event| Some(*step) == now || !event.ends_with(OPEN))
+    });
+    let mut due: Vec<&String> = due.collect();
+    if view.late.is_some() {
+        // It may have come after the beginning: such an event is reported without it or not at all.
+        let began = |event: &str| event.starts_with("Upgrade");
+        due.retain(|event| !began(event));
+        said.retain(|event| !began(event));
+    }
+    said.sort();
+    due.sort();
+    if said.iter().ne(due.iter().copied()) {
+        found.push(format!("the events are {due:?} and are said to be {said:?}"));
+    }
+}
+
+/// Number, kind and causes of `2 worker reload`.
+pub fn exit(line: &str) -> Option<(usize, &str, &str)> {
+    let mut words = line.split(' ');
+    Some((words.next()?.parse().ok()?, words.next()?, words.next()?))
+}
+
+/// A process for people.
+fn shown(member: &Member) -> String {
+    format!("{} ({}, {})", member.pid, member.kind.name(), member.comm)
+}
