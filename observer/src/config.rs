@@ -203,6 +203,7 @@ mod tests {
             (Raw { ring_bytes: 100_000, ..raw() }, "--ring-size"),
             (Raw { connections: 1, ..raw() }, "--max-connections"),
             (Raw { heartbeat_s: 0, ..raw() }, "--heartbeat"),
+            (Raw { stuck_after_s: 0, ..raw() }, "--stuck-after"),
             (Raw { queue_size: 0, ..raw() }, "--queue-size"),
             (Raw { log_level: "loud".to_owned(), ..raw() }, "--log-level"),
             (
