@@ -31,6 +31,7 @@ use crate::pipeline::input::Origin;
 use crate::pipeline::output::Output;
 use crate::pipeline::tape;
 use crate::process::facts;
+use crate::process::programs::Programs;
 use crate::process::sample;
 use crate::process::scan;
 use crate::report::grpc::SettingsError;
@@ -152,6 +153,7 @@ struct Observer {
     pipeline: Pipeline,
     sinks: Sinks,
     tape: Option<Recording<BufWriter<File>>>,
+    programs: Programs,
     outputs: Vec<Output>,
     ticks: u32,
 }
@@ -191,7 +193,15 @@ impl Observer {
         };
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let pipeline = Pipeline::new(&origin);
-        let mut observer = Observer { probes, pipeline, sinks, tape, outputs: Vec::new(), ticks: 0 };
+        let mut observer = Observer {
+            probes,
+            pipeline,
+            sinks,
+            tape,
+            programs: Programs::default(),
+            outputs: Vec::new(),
+            ticks: 0,
+        };
         // After attaching, so that no fork falls between the two.
         let found = found();
         observer.sinks.ready(&observer.probes.attachments);
@@ -210,8 +220,11 @@ impl Observer {
 
     /// Reads a portion of the ring; whether there is more.
     fn read(&mut self) -> bool {
-        let Observer { probes, pipeline, tape, outputs, .. } = self;
+        let Observer { probes, pipeline, tape, programs, outputs, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
+            if Programs::is_one(record) {
+                return programs.take(record); // facts are made with it; its variables are on no tape
+            }
             if let Some(tape) = tape {
                 tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
@@ -251,7 +264,17 @@ impl Observer {
                 Output::AskHolders => self.step(&found()),
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
-                Output::Disregard(process) => self.disregard(process),
+                Output::Disregard(process, agent) => {
+                    if let Some((sign, service)) = agent {
+                        let pid = process.pid;
+                        tracing::warn!(
+                            pid,
+                            %service,
+                            "standing aside: the SkyWalking agent is inside ({sign}); --beside-agent overrides"
+                        );
+                    }
+                    self.disregard(process);
+                }
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
                 Output::Hello(_)
                 | Output::Bye(_)

@@ -41,7 +41,7 @@ pub fn report(output: Output) -> Option<Report> {
         | Output::AskHolders
         | Output::AskSamples(_)
         | Output::Watch(..)
-        | Output::Disregard(_)
+        | Output::Disregard(..)
         | Output::Ignore(_) => {
             return None;
         }

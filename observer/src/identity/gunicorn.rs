@@ -42,8 +42,9 @@ pub enum Change {
     Bye(Instance),
     /// A process that was there before the probes has to be watched, as what it is.
     Watch(ProcessKey, Role),
-    /// A process is not a target: its traffic is nobody's business.
-    Disregard(ProcessKey),
+    /// A process is not reported: its traffic is nobody's business. With it comes the sign of the SkyWalking agent
+    /// inside, if that is why, and the service.
+    Disregard(ProcessKey, Option<(&'static str, Arc<str>)>),
     /// A process is something else from now on.
     Role(Casting),
     /// Something happened to an instance.
@@ -61,6 +62,15 @@ pub struct Fork {
     pub inner: u32,
     /// Whether the forking thread had made a slot for it.
     pub slot: bool,
+}
+
+/// Why a process is not reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quiet {
+    /// It is not one of the targets.
+    NoTarget,
+    /// The SkyWalking agent inside its master reports it; its master is named, to say so.
+    Aside,
 }
 
 #[derive(Clone, Debug)]
@@ -82,8 +92,8 @@ struct Process {
     instead_of: Option<u32>,
     /// Its arbiter is gone.
     orphaned: bool,
-    /// It is not reported: no target, or an agent inside reports it.
-    quiet: bool,
+    /// Why it is not reported, if it is not.
+    quiet: Option<Quiet>,
     /// It was not there when it was looked for.
     missing: bool,
     start: Option<Open>,
@@ -304,14 +314,15 @@ impl Model {
 
     /// Whether a process is known and not to be reported.
     pub fn is_quiet(&self, pid: u32) -> bool {
-        self.processes.get(&pid).is_some_and(|process| process.quiet)
+        self.processes.get(&pid).is_some_and(|process| process.quiet.is_some())
     }
 
     /// Processes that still live, of those that [`Model::instances`] names. One that is missing twice has ended: its
     /// record was lost. Once is not enough, since records of its last requests may be on their way.
     pub fn alive(&mut self, living: &BTreeSet<ProcessKey>, changes: &mut Vec<Change>) {
         let mut ended = Vec::new();
-        for process in self.processes.values_mut().filter(|process| process.instance.is_some()) {
+        let reported = |process: &&mut Process| process.instance.is_some() && process.quiet.is_none();
+        for process in self.processes.values_mut().filter(reported) {
             if living.contains(&process.key) {
                 process.missing = false;
             } else if std::mem::replace(&mut process.missing, true) {
@@ -321,9 +332,10 @@ impl Model {
         ended.into_iter().for_each(|pid| self.leave(pid, None, false, changes));
     }
 
-    /// Every announced instance.
+    /// Every announced instance that is reported.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        self.processes.values().filter_map(|process| process.instance.as_ref())
+        let reported = self.processes.values().filter(|process| process.quiet.is_none());
+        reported.filter_map(|process| process.instance.as_ref())
     }
 
     /// Nanoseconds since the last heartbeat of a worker.
@@ -369,8 +381,9 @@ impl Model {
         if role.is_arbiter() {
             self.admit(pid, changes);
         } else if let Some(parent) = parent.and_then(|parent| self.process(parent)) {
-            let quiet = parent.quiet;
-            self.hush(pid, quiet, changes);
+            if let Some(quiet) = parent.quiet {
+                self.hush(pid, quiet, None, changes);
+            }
         }
         self.announce_family(pid, changes);
     }
@@ -386,6 +399,9 @@ impl Model {
     fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.role = Some(role);
+        if process.quiet == Some(Quiet::NoTarget) {
+            return;
+        }
         let parent = process.parent.map(|parent| parent.pid);
         changes.push(Change::Role(Casting { process: process.key, role: Some(role), parent }));
     }
@@ -414,7 +430,9 @@ impl Model {
         if let Some(instance) = &process.instance {
             changes.push(Change::Bye(instance.clone()));
         }
-        changes.push(Change::Role(Casting { process: process.key, role: None, parent: None }));
+        if process.quiet != Some(Quiet::NoTarget) {
+            changes.push(Change::Role(Casting { process: process.key, role: None, parent: None }));
+        }
         if role.is_arbiter() {
             self.abandon(&process, changes);
         }
@@ -457,7 +475,7 @@ impl Process {
             execed: false,
             instead_of: None,
             orphaned: false,
-            quiet: false,
+            quiet: None,
             missing: false,
             start: None,
             exit: None,

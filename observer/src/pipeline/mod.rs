@@ -241,7 +241,7 @@ impl Pipeline {
             Change::Hello(instance) => Output::Hello(instance),
             Change::Bye(instance) => Output::Bye(instance),
             Change::Watch(process, role) => Output::Watch(process, role),
-            Change::Disregard(process) => Output::Disregard(process),
+            Change::Disregard(process, agent) => Output::Disregard(process, agent),
             Change::Role(casting) => Output::Role(casting),
             Change::Event(event) => Output::Event(event),
         }));

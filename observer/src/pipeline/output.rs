@@ -1,4 +1,6 @@
 //! Everything that the pipeline asks of the rest.
+use std::sync::Arc;
+
 use observer_ebpf::record::Conn;
 
 use crate::identity::Casting;
@@ -32,8 +34,9 @@ pub enum Output {
     AskSamples(Vec<ProcessKey>),
     /// Watch a process that was there before the probes, as what it is.
     Watch(ProcessKey, Role),
-    /// A process is not a target: its traffic is nobody's business.
-    Disregard(ProcessKey),
+    /// A process is not reported: its traffic is nobody's business. With it comes the sign of the SkyWalking agent
+    /// inside, if that is why, and the service.
+    Disregard(ProcessKey, Option<(&'static str, Arc<str>)>),
     /// Copy the bytes of this connection no longer.
     Ignore(Conn),
 }

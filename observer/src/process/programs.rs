@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use observer_ebpf::record;
 use observer_ebpf::wire;
 
-use super::facts;
 use super::program::Program;
 use crate::identity::ProcessKey;
 
@@ -31,6 +30,11 @@ struct Kept {
 }
 
 impl Programs {
+    /// Whether a record is for here.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        wire::read::<record::Header>(bytes).is_some_and(|header| header.kind == record::Kind::Program as u16)
+    }
+
     /// Takes a record of kind `Program`. A program of which a piece is missing is not kept.
     pub fn take(&mut self, bytes: &[u8]) {
         let Some(piece) = wire::read::<record::Program>(bytes) else { return };
@@ -60,7 +64,7 @@ impl Programs {
         let (arguments, environ) =
             whole.split_at_checked(piece.arguments as usize).unwrap_or((whole, &[]));
         let process = ProcessKey { pid: piece.header.tgid, start: piece.start / NS_PER_TICK };
-        let program = Program { argv: facts::words(arguments), environ: facts::pick(environ) };
+        let program = Program::new(arguments, environ);
         self.kept.truncate(KEPT - 1);
         self.kept.push_front(Kept { process, stack: piece.stack, program });
     }

@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use super::Change;
 use super::Model;
+use super::Quiet;
+use crate::identity::Casting;
 use crate::identity::Facts;
 use crate::identity::Instance;
 use crate::identity::ProcessKey;
@@ -10,19 +12,41 @@ use crate::identity::Role;
 use crate::identity::naming;
 
 impl Model {
-    /// Decides whether a master is reported, now that its facts are there.
-    pub(super) fn admit(&mut self, _pid: u32, _changes: &mut Vec<Change>) {}
+    /// Decides whether a master is reported, now that its facts are there. A dirty arbiter is as its master.
+    pub(super) fn admit(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let is_master = matches!(process.role, Some(Role::Master | Role::UpgradeMaster));
+        let Some(facts) = process.facts.as_ref().filter(|_| is_master) else { return };
+        match naming::watched(&self.given, facts) {
+            None => self.hush(pid, Quiet::NoTarget, None, changes),
+            Some(service) if !self.given.beside_agent => {
+                if let Some(sign) = naming::agent_inside(facts) {
+                    self.hush(pid, Quiet::Aside, Some((sign, service.into())), changes);
+                }
+            }
+            Some(_) => {}
+        }
+    }
 
-    /// Stops reporting a process and those it forked, whose quiet is that of their parent.
-    pub(super) fn hush(&mut self, pid: u32, quiet: bool, changes: &mut Vec<Change>) {
-        let Some(process) = self.processes.get_mut(&pid).filter(|process| quiet && !process.quiet) else {
+    /// Stops reporting a process and those it forked.
+    pub(super) fn hush(
+        &mut self,
+        pid: u32,
+        quiet: Quiet,
+        agent: Option<(&'static str, Arc<str>)>,
+        changes: &mut Vec<Change>,
+    ) {
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.quiet.is_none()) else {
             return;
         };
-        process.quiet = true;
-        let key = process.key;
-        changes.push(Change::Disregard(key));
+        process.quiet = Some(quiet);
+        let (key, known) = (process.key, process.role.is_some());
+        changes.push(Change::Disregard(key, agent));
+        if known && quiet == Quiet::NoTarget {
+            changes.push(Change::Role(Casting { process: key, role: None, parent: None }));
+        }
         for child in self.children(key) {
-            self.hush(child, true, changes);
+            self.hush(child, quiet, None, changes);
         }
     }
 
@@ -55,17 +79,23 @@ impl Model {
         let Some(process) = self.processes.get(&pid) else { return };
         let Some(role) = process.role else { return };
         let at_work = role.is_arbiter() || process.life.ready.is_some();
-        if !at_work || role == Role::AppChild || process.quiet || process.instance.is_some() {
+        let aside = process.quiet == Some(Quiet::Aside) && role == Role::Master;
+        let quiet = process.quiet.is_some() && !aside;
+        if !at_work || role == Role::AppChild || quiet || process.instance.is_some() {
             return;
         }
         let Some((master, name)) = self.named(process.key, role) else { return };
-        let instance = Instance {
-            process: process.key,
-            role,
-            service: naming::service(&self.given, &master).into(),
-            name: name.into(),
-            properties: naming::properties(&self.given, &master, process.inner_pid),
-        };
+        let Some(service) = naming::watched(&self.given, &master) else { return };
+        let taken = self.processes.values().filter_map(|process| process.instance.as_ref());
+        let is_taken = taken.into_iter().any(|other| *other.service == service && *other.name == name);
+        let name = if is_taken { naming::distinct(&name, &master) } else { name };
+        let mut properties = naming::properties(&self.given, &master, process.inner_pid);
+        if let Some(sign) = naming::agent_inside(&master).filter(|_| aside) {
+            let what = format!("stands aside for the SkyWalking agent inside ({sign})");
+            properties.push(("sw_observe".to_owned(), what));
+        }
+        let instance =
+            Instance { process: process.key, role, service: service.into(), name: name.into(), properties };
         changes.push(Change::Hello(instance.clone()));
         if let Some(process) = self.processes.get_mut(&pid) {
             process.instance = Some(instance);

@@ -37,7 +37,7 @@ impl Model {
 
     /// An instance was announced. What was found is older than the observer: its start is not news.
     pub(super) fn tell_start(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(process) = self.processes.get(&pid).filter(|process| process.quiet.is_none()) else { return };
         let (Some(forked), Some(instance), Some(role)) =
             (process.life.forked, process.instance.clone(), process.role)
         else {
@@ -83,7 +83,9 @@ impl Model {
     /// A signal reached a process: it drains, or it reloads, or it starts an upgrade.
     pub(super) fn tell_signal(&mut self, pid: u32, number: u32, changes: &mut Vec<Change>) {
         let now = self.now;
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.quiet.is_none()) else {
+            return;
+        };
         let (Some(instance), Some(role)) = (process.instance.clone(), process.role) else { return };
         let begins = match number {
             number if is_stop(number) => process.exit.is_none().then_some(EventName::Exit),
@@ -155,7 +157,7 @@ impl Model {
         let Some(process) = self.processes.get(&pid) else { return };
         let arbiter = process.parent.map(|parent| parent.pid);
         let is_worker = matches!(process.role, Some(Role::Worker | Role::DirtyWorker));
-        if !is_worker || process.stuck.is_some() || process.quiet {
+        if !is_worker || process.stuck.is_some() || process.quiet.is_some() {
             return;
         }
         let (key, life) = (process.key, &process.life);
@@ -195,7 +197,7 @@ impl Model {
         verdict: &Verdict<'_>,
         changes: &mut Vec<Change>,
     ) {
-        if role == Role::AppChild || process.quiet {
+        if role == Role::AppChild || process.quiet.is_some() {
             return;
         }
         let now = self.now;
