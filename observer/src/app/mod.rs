@@ -233,7 +233,7 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let answer = facts::read(pid).map_or(Input::Gone(pid), Input::Facts);
+                    let answer = facts::read(pid, None).map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
                 Output::AskHolders => self.step(&Input::Found(scan::holders())),
@@ -245,9 +245,7 @@ impl Observer {
                 | Output::Segment(_)
                 | Output::Event(_)
                 | Output::Role(_)
-                | Output::Meters(_) => {
-                    self.sinks.take(output)
-                }
+                | Output::Meters(_) => self.sinks.take(output),
             }
         }
     }

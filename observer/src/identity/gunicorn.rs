@@ -210,7 +210,9 @@ impl Model {
         let ready = match process.role {
             Role::Master => true,
             Role::Worker => process.ready,
-            Role::AppChild | Role::UpgradeMaster | Role::DirtyArbiter | Role::DirtyWorker | Role::Orphan => false,
+            Role::AppChild | Role::UpgradeMaster | Role::DirtyArbiter | Role::DirtyWorker | Role::Orphan => {
+                false
+            }
         };
         if !ready || process.announced.is_some() {
             return;
@@ -255,10 +257,8 @@ mod tests {
             parent,
             inner_pid: pid,
             argv: vec!["gunicorn".to_owned(), "app:app".to_owned()],
-            environ: Vec::new(),
             hostname: "web".to_owned(),
-            ipv4: Vec::new(),
-            python_version: None,
+            ..Facts::default()
         }
     }
 

@@ -26,8 +26,9 @@ fn holder(pid: u32) -> Option<Holder> {
     }
     let caught = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?.sigcgt;
     let catches = |signal: u64| caught >> (signal - 1) & 1 == 1;
-    let facts = facts::read(pid).ok()?;
-    Some(Holder { facts, slots, catches_reload: catches(SIGHUP) && catches(SIGUSR2) })
+    let catches_reload = catches(SIGHUP) && catches(SIGUSR2);
+    let facts = if catches_reload { facts::read(pid, None) } else { facts::brief(pid, None) };
+    Some(Holder { facts: facts.ok()?, slots, catches_reload })
 }
 
 /// Worker slots among a process's open files: unlinked files called `wgunicorn-…`.
