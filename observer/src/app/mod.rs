@@ -233,7 +233,8 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let answer = facts::read(pid, None).map_or(Input::Gone(pid), Input::Facts);
+                    let facts = facts::read(pid, None).map(Box::new);
+                    let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
                 Output::AskHolders => self.step(&Input::Found(scan::holders())),

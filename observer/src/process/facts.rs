@@ -21,10 +21,11 @@ use crate::python::version;
 
 /// The variables that are kept: what names and settings come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 18] = [
+const VARIABLES: [&str; 19] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
+    "SW_AGENT_INSTANCE_PROPERTIES_JSON",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "DD_SERVICE",

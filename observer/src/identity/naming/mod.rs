@@ -64,14 +64,24 @@ pub fn properties(given: &Given, master: &Facts, inner_pid: u32) -> Vec<(String,
     ];
     properties.extend(master.python_version.clone().map(|version| ("python_version", version)));
     properties.extend(namespace(given, master).map(|namespace| ("namespace", namespace)));
+    let mut properties: Vec<_> = properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    properties.extend(chosen_properties(master));
     let ours = [
         ("container_id", &master.container),
         ("pod_uid", &master.pod_uid),
         ("systemd_unit", &master.unit),
         ("gunicorn_version", &master.gunicorn_version),
     ];
-    properties.extend(ours.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
-    properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    properties.extend(ours.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+    properties
+}
+
+/// What a target's `SW_AGENT_INSTANCE_PROPERTIES_JSON` adds; what is no JSON object adds nothing.
+fn chosen_properties(master: &Facts) -> Vec<(String, String)> {
+    let text = master.variable("SW_AGENT_INSTANCE_PROPERTIES_JSON").unwrap_or("{}");
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    let text = |value: serde_json::Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    object.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
 /// The sign that the SkyWalking Python agent runs inside a master: what `sw-python run` leaves in its environment.
@@ -153,12 +163,18 @@ mod tests {
             python_version: Some("3.11.7".to_owned()),
             container: Some("c0".to_owned()),
             unit: Some("shop.service".to_owned()),
-            ..facts(&[("SW_AGENT_NAMESPACE", "eu")])
+            ..facts(&[
+                ("SW_AGENT_NAMESPACE", "eu"),
+                ("SW_AGENT_INSTANCE_PROPERTIES_JSON", r#"{"team": "cart", "tier": 1}"#),
+            ])
         };
         let properties = properties(&Given::default(), &known, 9);
         let keys: Vec<&str> = properties.iter().map(|(key, _)| key.as_str()).collect();
         let agents = ["language", "OS Name", "Process No.", "hostname", "ipv4", "python_implementation"];
-        let rest = ["python_version", "namespace", "container_id", "systemd_unit"];
+        let rest = ["python_version", "namespace", "team", "tier", "container_id", "systemd_unit"];
         assert_eq!(keys, [&agents[..], &rest[..]].concat());
+        assert!(properties.contains(&("team".into(), "cart".into())), "{properties:?}");
+        assert!(properties.contains(&("tier".into(), "1".into())), "{properties:?}");
+        assert_eq!(chosen_properties(&facts(&[("SW_AGENT_INSTANCE_PROPERTIES_JSON", "[1]")])), []);
     }
 }
