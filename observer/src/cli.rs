@@ -13,6 +13,7 @@ use clap::builder::Resettable;
 use crate::config::Printing;
 use crate::config::Raw;
 use crate::identity::naming::Given;
+use crate::identity::naming::InstanceFormat;
 use crate::kernel::catalog::Variant;
 
 const EXIT_CODES: &str = "\
@@ -59,9 +60,17 @@ pub enum Command {
 /// The options of a run. Environment variables are those of the SkyWalking Python agent.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// What to watch: every gunicorn on this host, running or to come
-    #[arg(long, value_enum, default_value = "gunicorn")]
-    target: Target,
+    /// What to watch, running or to come: `gunicorn` is every one on this host, `gunicorn:KEY=VALUE,…` those for which all
+    /// of this holds: service, cgroup, cmd (patterns with * and ?), pid (of the master), port, container (beginning of
+    /// the id); as=NAME gives them a service name. Repeatable, the first that matches counts
+    #[arg(long, value_name = "TARGET", default_value = "gunicorn")]
+    target: Vec<String>,
+    /// What not to watch: KEY=VALUE,… with the keys of --target; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    exclude: Vec<String>,
+    /// Report gunicorns with the SkyWalking Python agent inside too; without this only the agent does
+    #[arg(long)]
+    beside_agent: bool,
     /// The OAP's gRPC address; without it everything is printed
     #[arg(long, value_name = "HOST:PORT", env = "SW_AGENT_COLLECTOR_BACKEND_SERVICES")]
     oap: Option<String>,
@@ -77,6 +86,9 @@ pub struct RunArgs {
     /// First part of all instance names instead of the targets' host name
     #[arg(long, value_name = "NAME", env = "SW_AGENT_INSTANCE_NAME")]
     instance: Option<String>,
+    /// How instances are named
+    #[arg(long, value_enum, default_value = "agent")]
+    instance_format: Format,
     /// Namespace: services are called `name|namespace`
     #[arg(long, value_name = "NAME", env = "SW_AGENT_NAMESPACE")]
     namespace: Option<String>,
@@ -121,8 +133,13 @@ pub struct RunArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Target {
-    Gunicorn,
+enum Format {
+    /// `<base>-master(<pid>)-child(<pid>)`, as under `sw-python run -p`
+    Agent,
+    /// `<base>-child(<pid>)`, as of an agent that is started by hand
+    Manual,
+    /// Like agent; a base that nobody chose is 32 random digits, not the host name
+    Random,
 }
 
 /// How to print.
@@ -175,12 +192,24 @@ impl From<Print> for Printing {
 
 impl From<RunArgs> for Raw {
     fn from(args: RunArgs) -> Raw {
-        let Target::Gunicorn = args.target;
         Raw {
             oap: args.oap.filter(|oap| !oap.is_empty()),
             authentication: args.authentication.filter(|token| !token.is_empty()),
             tls: args.tls,
-            given: Given { service: args.service, instance: args.instance, namespace: args.namespace },
+            given: Given {
+                service: args.service,
+                instance: args.instance,
+                namespace: args.namespace,
+                format: match args.instance_format {
+                    Format::Agent => InstanceFormat::Agent,
+                    Format::Manual => InstanceFormat::Manual,
+                    Format::Random => InstanceFormat::Random,
+                },
+                beside_agent: args.beside_agent,
+                ..Given::default()
+            },
+            targets: args.target,
+            exclusions: args.exclude,
             heartbeat_s: args.heartbeat,
             properties_factor: args.properties_factor,
             stuck_after_s: args.stuck_after,
@@ -210,6 +239,16 @@ mod tests {
         let raw = Raw::from(cli.run);
         assert!(cli.command.is_none());
         assert_eq!((raw.print, raw.attach), (Some(Printing::Json), Some(Variant::Kprobe)));
+    }
+
+    #[test]
+    fn targets_may_be_repeated() {
+        let line =
+            ["sw-observe", "--target", "gunicorn:port=1,as=a", "--target", "gunicorn", "--exclude=pid=7"];
+        let raw = Raw::from(Cli::parse_from(line).run);
+        assert_eq!(raw.targets, ["gunicorn:port=1,as=a", "gunicorn"]);
+        assert_eq!(raw.exclusions, ["pid=7"]);
+        assert_eq!(Raw::from(Cli::parse_from(["sw-observe"]).run).targets, ["gunicorn"]);
     }
 
     #[test]

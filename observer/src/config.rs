@@ -4,6 +4,7 @@ use std::time::Duration;
 use tracing::Level;
 
 use crate::identity::naming::Given;
+use crate::identity::target::Targets;
 use crate::kernel;
 use crate::kernel::catalog::Variant;
 use crate::report::grpc;
@@ -18,8 +19,12 @@ pub struct Raw {
     pub authentication: Option<String>,
     /// `--tls`
     pub tls: bool,
-    /// `--service`, `--instance`, `--namespace`
+    /// `--service`, `--instance`, `--namespace`, `--instance-format`, `--beside-agent`
     pub given: Given,
+    /// `--target`
+    pub targets: Vec<String>,
+    /// `--exclude`
+    pub exclusions: Vec<String>,
     /// `--heartbeat`, in seconds
     pub heartbeat_s: u64,
     /// `--properties-factor`
@@ -58,7 +63,7 @@ pub struct Config {
     pub oap: Option<grpc::Settings>,
     /// How reports are printed; `None` prints nothing.
     pub print: Option<Format>,
-    /// Names that go before those of the targets.
+    /// What to watch, and names that go before those of the targets.
     pub given: Given,
     /// How long after its fork a worker that has not beaten is stuck.
     pub stuck_after: Duration,
@@ -115,6 +120,8 @@ impl Config {
         {
             return fail(option, "an empty name: leave it out to take the target's own".to_owned());
         }
+        let targets = Targets::parse(&raw.targets, &raw.exclusions);
+        let targets = targets.map_err(|(option, why)| ConfigError { option, why })?;
         let log_level = level(&raw.log_level)?;
         let print = match (raw.print, raw.oap.is_some()) {
             (Some(Printing::Json), _) => Some(Format::Json),
@@ -125,7 +132,8 @@ impl Config {
             kernel::Settings { ring_bytes: raw.ring_bytes, connections: raw.connections, attach: raw.attach };
         let meter_period = Duration::from_secs(raw.meter_period_s);
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
-        Ok(Config { oap: oap(&raw)?, print, given: raw.given, stuck_after, meter_period, kernel, log_level })
+        let (oap, given) = (oap(&raw)?, Given { targets, ..raw.given });
+        Ok(Config { oap, print, given, stuck_after, meter_period, kernel, log_level })
     }
 }
 
@@ -206,6 +214,8 @@ mod tests {
             (Raw { stuck_after_s: 0, ..raw() }, "--stuck-after"),
             (Raw { queue_size: 0, ..raw() }, "--queue-size"),
             (Raw { log_level: "loud".to_owned(), ..raw() }, "--log-level"),
+            (Raw { targets: vec!["uwsgi".to_owned()], ..raw() }, "--target"),
+            (Raw { exclusions: vec!["port".to_owned()], ..raw() }, "--exclude"),
             (
                 Raw { given: Given { service: Some(" ".to_owned()), ..Given::default() }, ..raw() },
                 "--service",

@@ -144,8 +144,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Looks for processes that were there before the probes.
-fn found() -> Input {
-    Input::Found { at: clock::kernel_now(), holders: scan::holders() }
+fn found(programs: &Programs) -> Input {
+    Input::Found { at: clock::kernel_now(), holders: scan::holders(programs) }
 }
 
 struct Observer {
@@ -203,7 +203,7 @@ impl Observer {
             ticks: 0,
         };
         // After attaching, so that no fork falls between the two.
-        let found = found();
+        let found = found(&Programs::default());
         observer.sinks.ready(&observer.probes.attachments);
         while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
@@ -258,10 +258,14 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let answer = facts::read(pid).map_or(Input::Gone(pid), Input::Facts);
+                    let facts = facts::read(pid, None).map(Box::new);
+                    let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
-                Output::AskHolders => self.step(&found()),
+                Output::AskHolders => {
+                    let found = found(&self.programs);
+                    self.step(&found);
+                },
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Disregard(process, agent) => {
@@ -281,9 +285,7 @@ impl Observer {
                 | Output::Segment(_)
                 | Output::Event(_)
                 | Output::Role(_)
-                | Output::Meters(_) => {
-                    self.sinks.take(output)
-                }
+                | Output::Meters(_) => self.sinks.take(output),
             }
         }
     }

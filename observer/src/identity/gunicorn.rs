@@ -357,7 +357,9 @@ impl Model {
         if self.processes.get(&pid).is_none_or(|known| known.key != key) {
             self.leave(pid, None, false, changes);
             let mut life = Life { found: Some(self.now), ..Life::default() };
-            life.ready = (role.is_arbiter() || !holder.booting).then_some(self.now);
+            // An orphan may be an app child of a worker that is gone: only one that beats is an instance.
+            let waits = holder.booting || role == Role::Orphan;
+            life.ready = (role.is_arbiter() || !waits).then_some(self.now);
             if let Some(beat) = holder.beat.filter(|_| !holder.booting) {
                 life.pulse.beat(beat);
             }

@@ -7,6 +7,7 @@ pub mod found;
 pub mod gunicorn;
 mod life;
 pub mod naming;
+pub mod target;
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 use crate::clock::KernelTime;
 
 /// One process for as long as it lives: a pid alone is used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessKey {
     /// Pid in the initial pid namespace.
     pub pid: u32,
@@ -76,7 +77,8 @@ pub struct Casting {
 }
 
 /// What `/proc` says of one process; only the variables that names and settings come from are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Facts {
     /// Which process.
     pub key: ProcessKey,
@@ -84,16 +86,38 @@ pub struct Facts {
     pub parent: u32,
     /// Its pid in its own pid namespace.
     pub inner_pid: u32,
-    /// Its command line.
+    /// Inode of its pid namespace; 0 when it may not be looked at.
+    pub pidns: u64,
+    /// Its command line, as it was at exec where that is known.
     pub argv: Vec<String>,
+    /// What setproctitle put in place of its command line: `gunicorn: master [name]`.
+    pub title: Option<String>,
     /// The variables of its environment at exec that the SkyWalking agent or a service name is configured with.
     pub environ: Vec<(String, String)>,
+    /// Whether its environment could be read: setproctitle overwrites it.
+    pub environ_read: bool,
+    /// What its configuration file says of `proc_name`, `wsgi_app` and `bind`, where that is a literal.
+    pub config: Vec<(String, String)>,
     /// The host name that it sees.
     pub hostname: String,
     /// The addresses of its network namespace, loopback only when there are no others.
     pub ipv4: Vec<String>,
     /// Version of its Python: `3.11.7`, or `3.8` where only that can be told.
     pub python_version: Option<String>,
+    /// Version of its gunicorn, from the metadata beside the interpreter.
+    pub gunicorn_version: Option<String>,
+    /// Its cgroup: the path in the unified hierarchy, else the one that tells most.
+    pub cgroup: String,
+    /// Id of its container, 64 hexadecimal digits.
+    pub container: Option<String>,
+    /// Uid of its pod.
+    pub pod_uid: Option<String>,
+    /// Name of its pod.
+    pub pod: Option<String>,
+    /// Its systemd unit: `shop.service`.
+    pub unit: Option<String>,
+    /// The TCP ports that it listens on itself, sorted.
+    pub ports: Vec<u16>,
 }
 
 impl Facts {
@@ -102,22 +126,11 @@ impl Facts {
         let found = self.environ.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
-}
 
-#[cfg(test)]
-impl Facts {
-    /// Facts of which a test says only what it is about.
-    pub fn sample(hostname: &str, argv: &[&str]) -> Facts {
-        Facts {
-            key: ProcessKey { pid: 4711, start: 1 },
-            parent: 1,
-            inner_pid: 7,
-            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            environ: Vec::new(),
-            hostname: hostname.to_owned(),
-            ipv4: Vec::new(),
-            python_version: None,
-        }
+    /// A literal of the configuration file; an empty one is as good as none.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let found = self.config.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 }
 

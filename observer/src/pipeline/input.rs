@@ -20,7 +20,7 @@ pub enum Input {
     /// One entry of the ring, as the probe wrote it.
     Record(Bytes),
     /// What `/proc` says of a process that was asked for.
-    Facts(Facts),
+    Facts(Box<Facts>),
     /// A process that was asked for ended before its facts could be read, or before it could be watched.
     Gone(u32),
     /// Processes that hold worker slots, found by looking.

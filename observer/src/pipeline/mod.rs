@@ -79,7 +79,7 @@ impl Pipeline {
     pub fn step(&mut self, input: &Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Record(bytes) => self.record(&bytes.0, outputs),
-            Input::Facts(facts) => self.model.learned(facts.clone(), &mut self.changes),
+            Input::Facts(facts) => self.model.learned(facts.as_ref().clone(), &mut self.changes),
             Input::Gone(pid) => {
                 self.findings.drops.count(Reason::FactsGone);
                 // An arbiter that lives on is asked for again when it makes its next slot.

@@ -1,51 +1,133 @@
 //! Command line, environment, names and addresses of one process.
 use std::fs;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
 use procfs::process::Process;
 use rustix::thread::LinkNameSpaceType;
 
+use super::cgroup;
+use super::config_file;
+use super::ports;
+use super::program::Program;
+use super::release;
 use crate::identity::Facts;
 use crate::identity::ProcessKey;
+use crate::identity::naming;
+use crate::identity::naming::arguments;
 use crate::python::version;
 
-/// The variables that are kept: what names and settings come from. Never a secret.
-const VARIABLES: [&str; 9] = [
+/// The variables that are kept: what names and settings come from. Never a secret; of `PYTHONPATH` only whether the
+/// SkyWalking agent's loader is on it.
+const VARIABLES: [&str; 19] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
+    "SW_AGENT_INSTANCE_PROPERTIES_JSON",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "DD_SERVICE",
     "NEW_RELIC_APP_NAME",
     "GUNICORN_CMD_ARGS",
+    "GUNICORN_PID",
+    "PORT",
+    "PWD",
+    "VIRTUAL_ENV",
+    "SUPERVISOR_PROCESS_NAME",
     "HOSTNAME",
+    "POD_NAME",
+    "KUBERNETES_SERVICE_HOST",
+    "prefork",
+    "SW_PYTHON_PREFIX",
 ];
 
-/// Reads the facts of a process; an error means that it ended meanwhile or may not be read.
-pub fn read(pid: u32) -> Result<Facts, procfs::ProcError> {
+/// Reads the facts of a process that may be a master; `program` is what it was started with, where somebody saw that.
+/// An error means that it ended meanwhile or may not be read.
+pub fn read(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcError> {
+    let mut facts = brief(pid, program)?;
+    facts.ports = ports::listening(pid);
+    facts.gunicorn_version = release::of(pid, &facts.argv, facts.variable("VIRTUAL_ENV"));
+    Ok(facts)
+}
+
+/// As [`read`], without what only a master's facts are asked for.
+pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcError> {
     let process = Process::new(i32::try_from(pid).unwrap_or(i32::MAX))?;
     let stat = process.stat()?;
-    let status = process.status()?;
-    let environ = process.environ().unwrap_or_default(); // blanked by setproctitle, refused for other users
-    let variables = VARIABLES.iter().filter_map(|name| {
-        let value = environ.get(std::ffi::OsStr::new(name))?;
-        Some(((*name).to_owned(), value.to_string_lossy().into_owned()))
-    });
-    let environ: Vec<_> = variables.collect();
-    let inner = status.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
-    Ok(Facts {
+    let inner = process.status()?.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
+    let line = process.cmdline().unwrap_or_default();
+    let title = line.first().filter(|word| word.contains("gunicorn: ") && word.ends_with(']')).cloned();
+    let started = program.filter(|program| !program.argv.is_empty());
+    let (environ, environ_read) = environ(pid, program);
+    let place = cgroup::place(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+    let hostname = hostname(pid, &environ);
+    let mut facts = Facts {
         key: ProcessKey { pid, start: stat.starttime },
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         inner_pid: u32::try_from(inner).unwrap_or(pid),
-        argv: process.cmdline().unwrap_or_default(),
-        hostname: hostname(pid, &environ),
-        environ,
+        pidns: fs::metadata(format!("/proc/{pid}/ns/pid")).map_or(0, |namespace| namespace.ino()),
+        argv: started.map_or(line, |program| program.argv.clone()),
+        title,
+        environ_read,
         ipv4: ipv4(pid),
         python_version: version::of(&process),
-    })
+        cgroup: place.cgroup,
+        container: place.container,
+        pod: pod(pid, &environ, &hostname, place.pod_uid.is_some()),
+        pod_uid: place.pod_uid,
+        unit: place.unit,
+        hostname,
+        environ,
+        ..Facts::default()
+    };
+    if let Some(path) = arguments::config_file(&facts) {
+        facts.config = config_file::read(pid, &path, facts.variable("PWD"));
+    }
+    Ok(facts)
+}
+
+/// The kept variables of an environment: `NAME=value`, each ended by NUL.
+pub fn pick(environ: &[u8]) -> Vec<(String, String)> {
+    let value = |name: &str| {
+        let mut variables = environ.split(|byte| *byte == 0);
+        let value = variables.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        Some(String::from_utf8_lossy(value).into_owned())
+    };
+    let kept = VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), value(name)?)));
+    let path = value("PYTHONPATH").unwrap_or_default();
+    let loader = path.split(':').any(|folder| folder.trim_end_matches('/').ends_with(naming::AGENT_LOADER));
+    kept.chain(loader.then(|| ("PYTHONPATH".to_owned(), naming::AGENT_LOADER.to_owned()))).collect()
+}
+
+/// The kept variables, and whether that is all there were: setproctitle blanks the environment or writes over it,
+/// and that of another user may be refused.
+fn environ(pid: u32, program: Option<&Program>) -> (Vec<(String, String)>, bool) {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut environ = program.map_or_else(Vec::new, |program| program.environ.clone());
+    for (name, value) in pick(&bytes) {
+        if environ.iter().all(|(known, _)| *known != name) {
+            environ.push((name, value));
+        }
+    }
+    (environ, program.is_some() || bytes.contains(&b'='))
+}
+
+/// The name of the pod that a process runs in: what it was told, or its host name, unless that is the node's.
+fn pod(pid: u32, environ: &[(String, String)], hostname: &str, in_pod: bool) -> Option<String> {
+    let told = |name: &str| environ.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    if !in_pod && told("KUBERNETES_SERVICE_HOST").is_none() {
+        return None;
+    }
+    if let Some(name) = told("POD_NAME") {
+        return Some(name.to_owned());
+    }
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/uts")).ok();
+    if namespace(&pid.to_string()) != namespace("1") {
+        return Some(hostname.to_owned());
+    }
+    told("HOSTNAME").filter(|name| *name != hostname).map(str::to_owned)
 }
 
 /// Start of a process as [`ProcessKey`] has it; `None` when there is none with this pid.
@@ -121,8 +203,41 @@ mod tests {
 
     #[test]
     fn this_process_can_be_read() {
-        let facts = read(std::process::id()).unwrap();
+        let facts = read(std::process::id(), None).unwrap();
         assert_eq!(facts.key.start, start(facts.key.pid).unwrap());
         assert!(!facts.hostname.is_empty() && !facts.argv.is_empty());
+        assert!(facts.environ_read && facts.pidns != 0 && facts.pod.is_none());
+    }
+
+    #[test]
+    fn what_a_process_was_started_with_goes_first() {
+        let program = Program::new(b"gunicorn\0-n\0shop\0", b"SW_AGENT_NAME=mine\0PWD=/srv\0");
+        let facts = read(std::process::id(), Some(&program)).unwrap();
+        assert_eq!(facts.argv, ["gunicorn", "-n", "shop"]);
+        assert_eq!((facts.variable("SW_AGENT_NAME"), facts.variable("PWD")), (Some("mine"), Some("/srv")));
+    }
+
+    #[test]
+    fn no_secret_is_kept() {
+        let loader = format!("/v/lib/python3.11/site-packages/{}/", naming::AGENT_LOADER);
+        let block = format!("SECRET=x\0PYTHONPATH=/a:{loader}\0prefork=gunicorn\0PORT=\0XPORT=1\0PORT=2\0");
+        let kept: Vec<String> = pick(block.as_bytes()).iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(kept, ["PORT=", "prefork=gunicorn", "PYTHONPATH=skywalking/bootstrap/loader"]);
+        assert_eq!(pick(b"PYTHONPATH=/a:/b\0"), []);
+        assert_eq!(pick(&[0; 64]), []);
+    }
+
+    #[test]
+    fn a_pod_is_named_by_what_it_was_told_or_by_its_host_name() {
+        let named = |environ: &[(&str, &str)], in_pod| {
+            let environ: Vec<_> = environ.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            pod(1, &environ, "node", in_pod)
+        };
+        assert_eq!(named(&[("HOSTNAME", "shop-0")], false), None);
+        assert_eq!(named(&[("HOSTNAME", "shop-0")], true).as_deref(), Some("shop-0"));
+        assert_eq!(named(&[("HOSTNAME", "node")], true), None);
+        assert_eq!(named(&[("POD_NAME", "shop-1"), ("HOSTNAME", "node")], true).as_deref(), Some("shop-1"));
+        let service = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        assert_eq!(named(&[service, ("HOSTNAME", "shop-0")], false).as_deref(), Some("shop-0"));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use observer_ebpf::record;
 use observer_ebpf::wire;
+use procfs::process::Process;
 
 use super::program::Program;
 use crate::identity::ProcessKey;
@@ -69,9 +70,15 @@ impl Programs {
         self.kept.push_front(Kept { process, stack: piece.stack, program });
     }
 
+    /// The program of a living process: its own exec, or that of the process it was forked from.
+    pub fn find(&self, pid: u32) -> Option<&Program> {
+        let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+        self.of(ProcessKey { pid, start: stat.starttime }, stat.arg_start?)
+    }
+
     /// The program of a process whose arguments stand at `stack`: its own exec, or that of the process it was forked
     /// from, since forks keep the place. When two could be meant (no randomisation of addresses), none is.
-    pub fn of(&self, process: ProcessKey, stack: u64) -> Option<&Program> {
+    fn of(&self, process: ProcessKey, stack: u64) -> Option<&Program> {
         let mut there = self.kept.iter().filter(|kept| kept.stack == stack);
         let own = self.kept.iter().find(|kept| kept.process == process && kept.stack == stack);
         let only = || there.next().filter(|_| there.next().is_none());

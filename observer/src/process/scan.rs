@@ -11,6 +11,7 @@ use procfs::process::FDTarget;
 use procfs::process::Process;
 
 use super::facts;
+use super::programs::Programs;
 use crate::clock;
 use crate::clock::KernelTime;
 use crate::identity::Holder;
@@ -24,13 +25,13 @@ const MONOTONIC_BELOW: i64 = 1_000_000_000;
 
 /// Every process that holds a worker slot or looks like a master that has none. Processes that end while they are
 /// looked at are left out.
-pub fn holders() -> Vec<Holder> {
+pub fn holders(programs: &Programs) -> Vec<Holder> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(holder).collect()
+    pids.filter_map(|pid| holder(pid, programs)).collect()
 }
 
-fn holder(pid: u32) -> Option<Holder> {
+fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let slots = slots(pid);
     let caught = process.status().ok()?.sigcgt;
@@ -39,8 +40,10 @@ fn holder(pid: u32) -> Option<Holder> {
     }
     // A worker keeps its own slot only. One of several cannot be told (dirty workers keep those of their siblings).
     let own = if let [(_, file)] = slots.as_slice() { Some(file) } else { None };
+    let program = programs.find(pid);
+    let facts = if caught & MASTER == MASTER { facts::read(pid, program) } else { facts::brief(pid, program) };
     Some(Holder {
-        facts: facts::read(pid).ok()?,
+        facts: facts.ok()?,
         slots: slots.iter().map(|(slot, _)| *slot).collect(),
         caught,
         booting: own.is_some_and(is_fresh),

@@ -19,7 +19,7 @@ use crate::identity::chronicle::Story;
 use crate::identity::chronicle::seconds;
 use crate::identity::event::EventName;
 use crate::identity::life::State;
-use crate::identity::naming;
+use crate::identity::naming::arguments;
 
 /// Between two words about a crash loop that goes on, in nanoseconds.
 const REMINDER: u64 = 10_000_000_000;
@@ -162,13 +162,13 @@ impl Model {
         }
         let (key, life) = (process.key, &process.life);
         let master = process.parent.and_then(|parent| self.process(parent));
-        let timeout = master.and_then(|master| naming::timeout(master.facts.as_ref()?));
+        let timeout = master.and_then(|master| arguments::timeout(master.facts.as_ref()?));
         let (since, booting) = match (life.state(arbiter), life.ready, life.pulse.last()) {
             (State::Booting, _, _) => (life.forked.or(life.found), true),
             (State::Ready, Some(_), Some(last)) => (Some(last), false),
             _ => return,
         };
-        let limit = if booting { Some(self.stuck_after) } else { life.pulse.limit(timeout) };
+        let limit = if booting { Some(self.stuck_after) } else { life.pulse.limit(timeout.map(|seconds| seconds.saturating_mul(1_000_000_000))) };
         let (Some(since), Some(limit)) = (since, limit) else { return };
         let age = now.since(since);
         if age < limit {

@@ -23,7 +23,14 @@ const fn key(pid: u32) -> ProcessKey {
 }
 
 fn facts(pid: u32, parent: u32) -> Facts {
-    Facts { key: key(pid), parent, inner_pid: pid, ..Facts::sample("web", &["gunicorn", "app:app"]) }
+    Facts {
+        key: key(pid),
+        parent,
+        inner_pid: pid,
+        argv: vec!["gunicorn".to_owned(), "app:app".to_owned()],
+        hostname: "web".to_owned(),
+        ..Facts::default()
+    }
 }
 
 impl World {
