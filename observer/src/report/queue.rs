@@ -251,6 +251,36 @@ impl<T> Buffer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::ProcessKey;
+    use crate::identity::Role;
+    use crate::identity::event::EventName;
+
+    #[test]
+    fn an_event_waits_until_its_instance_is_known() {
+        let queue = Queue::new(10, Arc::default());
+        queue.push(Report::Hello(Instance {
+            process: ProcessKey { pid: 9, start: 1 },
+            role: Role::Worker,
+            service: "demo".into(),
+            name: "i".into(),
+            properties: Vec::new(),
+        }));
+        queue.push(Report::Event(Event {
+            uuid: "u".to_owned(),
+            service: "demo".into(),
+            instance: "i".into(),
+            name: EventName::Start,
+            error: false,
+            message: String::new(),
+            parameters: Vec::new(),
+            start_ms: 1,
+            end_ms: None,
+        }));
+        assert!(queue.take_events(10).is_empty());
+        assert_eq!(queue.take_changes().len(), 1);
+        assert_eq!(queue.take_events(10).len(), 1);
+        assert_eq!(queue.ready_at(), None);
+    }
 
     #[test]
     fn a_full_buffer_lets_the_oldest_go() {
