@@ -333,8 +333,12 @@ impl Observer {
         let gone = |lines: &[Line], wanted: &u32| {
             lines.iter().any(|line| matches!(line, Line::Gone { pid, .. } if pid == wanted))
         };
-        let all = self.wait(PATIENCE, |lines| pids.iter().all(|pid| gone(lines, pid)));
-        assert!(all, "{pids:?} are not all gone; the log of sw-observe:\n{}", self.stderr());
+        let mut left = Vec::new();
+        let all = self.wait(PATIENCE, |lines| {
+            left = pids.iter().filter(|pid| !gone(lines, pid)).collect();
+            left.is_empty()
+        });
+        assert!(all, "{left:?} are not gone; the log of sw-observe:\n{}", self.stderr());
     }
 
     /// Asks it to end.
