@@ -50,6 +50,10 @@ def eat():
         HELD.append(bytearray(os.urandom(1 << 20)))
 
 
+def keep():
+    HELD.append(bytearray(b"x") * (80 << 20))
+
+
 ACTIONS = {
     "plain": lambda: None,
     "slow": lambda: time.sleep(3),
@@ -69,6 +73,7 @@ ACTIONS = {
     "abort": os.abort,
     "term": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "eat": eat,
+    "keep": keep,
     "thread": lambda: threading.Thread(target=fork).start(),
 }
 

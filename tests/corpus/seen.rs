@@ -32,7 +32,7 @@ pub struct Seen {
 impl Watch {
     /// Starts one.
     pub fn start() -> Self {
-        Self { observer: Observer::start(&[]), seen: Mutex::default() }
+        Self { observer: Observer::start(&["--stuck-after", "3"]), seen: Mutex::default() }
     }
 
     /// How many lines there are: what comes later has a higher number.

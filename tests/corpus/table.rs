@@ -62,6 +62,15 @@ pub struct Case {
     /// Roles that processes that are not gunicorn's may have for a moment.
     #[serde(default)]
     pub fleeting: Vec<String>,
+    /// Who ended on the way there; as in [`Step::exits`].
+    #[serde(default)]
+    pub exits: Vec<String>,
+    /// What else was reported on the way there; as in [`Step::events`].
+    #[serde(default)]
+    pub events: Vec<String>,
+    /// Role to what every observer says instead, and is right.
+    #[serde(default)]
+    pub said: BTreeMap<String, String>,
     /// Role to the one that an observer who comes late gives instead.
     #[serde(default)]
     pub late: BTreeMap<String, String>,
@@ -110,7 +119,8 @@ pub struct Step {
     pub expect: Option<Counts>,
     /// As in [`Case::others`].
     pub others: Option<Vec<String>>,
-    /// Who ended in this step and of what cause: `2 worker reload`. Causes that are both true are separated by `|`.
+    /// Who ended in this step and of what cause: `2 worker reload`, `1+ worker boot-failure` for at least one.
+    /// Causes that are both true are separated by `|`; `none` was no instance and has no exit of its own.
     #[serde(default)]
     pub exits: Vec<String>,
     /// What else was reported in this step: `Reload`, `Upgrade promoted`, `Stuck heartbeat`.
@@ -188,10 +198,14 @@ impl Case {
     pub fn substitute(&mut self, placeholder: &str, value: &str) {
         let put = |text: &mut String| *text = text.replace(placeholder, value);
         put(&mut self.run);
+        self.looping.as_mut().map(put);
         self.env.values_mut().for_each(put);
         self.files.values_mut().for_each(put);
         for step in &mut self.steps {
             step.run.as_mut().map(put);
+            step.signal.as_mut().map(put);
+            step.request.as_mut().map(put);
+            step.exits.iter_mut().for_each(put);
             put(&mut step.text);
         }
     }

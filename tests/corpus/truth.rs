@@ -166,6 +166,11 @@ impl Truth {
         }
     }
 
+    /// A shell's words that make a command a process of this tree.
+    pub fn entering(&self) -> [String; 4] {
+        self.group.entering()
+    }
+
     /// Ends whatever is left.
     pub fn clear(&self) {
         self.group.clear();
