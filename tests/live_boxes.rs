@@ -126,7 +126,8 @@ fn assert_served(report: &Report, service: &str, sent: &[Sent], name: impl Fn(u3
         let of = |wanted: &&harness::observer::Segment| {
             wanted.spans.last().is_some_and(|span| span.operation == sent.path)
         };
-        let found: Vec<_> = segments(&report.lines, service).filter(of).map(|s| s.instance.as_str()).collect();
+        let found: Vec<_> =
+            segments(&report.lines, service).filter(of).map(|s| s.instance.as_str()).collect();
         assert_eq!(found, [name(sent.worker.unwrap())], "{sent:?}\n{}", report.stderr);
     }
 }
@@ -327,8 +328,10 @@ fn a_pod_that_shares_its_processes() {
                 true
             });
             seen.sort();
-            let mut wanted: Vec<_> =
-                names("pod-97", master, &workers).into_iter().map(|(member, name)| (member.pid, name)).collect();
+            let mut wanted: Vec<_> = names("pod-97", master, &workers)
+                .into_iter()
+                .map(|(member, name)| (member.pid, name))
+                .collect();
             wanted.sort();
             assert_eq!(seen, wanted);
             assert_eq!(sent.len(), 10);

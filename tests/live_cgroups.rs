@@ -200,7 +200,8 @@ fn the_name_of_a_workload() {
             let path = format!("sw-test-{}/kubepods/burstable/pod{POD}/{CONTAINER}", process::id());
             let group = Cgroup::plain(&path);
             let launch = wild().workers(1).env("HOSTNAME", pod);
-            let recipe = Recipe::new(First::Gunicorn, pod, launch).program("/srv/app/embedded.py").within(&group);
+            let recipe =
+                Recipe::new(First::Gunicorn, pod, launch).program("/srv/app/embedded.py").within(&group);
             for instance in told(stage, late, &recipe, workload) {
                 assert!(instance.instance.starts_with(&format!("{pod}-master(1)")), "{instance:?}");
                 assert_property(&instance, POD);

@@ -99,7 +99,8 @@ fn parted(sent: Vec<Sent>) -> (Vec<Sent>, Vec<Sent>) {
 fn a_storm_beside_gunicorn() {
     let stage = Stage::enter("storm");
     let observer = Observer::start(&[]);
-    let gunicorn = Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app").args(&["--max-requests", "40"]));
+    let gunicorn =
+        Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app").args(&["--max-requests", "40"]));
     observer.wait_instances(&gunicorn.workers());
     let (begin, before) = (Instant::now(), cpu_ticks(observer.pid()));
     let storm = Storm::start(RATE, STORM);
@@ -251,7 +252,8 @@ fn crash_loops() {
             assert!((60.0..6000.0).contains(&rate), "{rate} a minute; it is some 16 a second");
             let exits = named(&report.lines, gunicorn.service(), "Exit");
             assert!(exits.len() < 20, "{} ends are reported one by one", exits.len());
-            let roles: Vec<_> = instances(&report.lines, gunicorn.service()).map(|i| i.role.as_str()).collect();
+            let roles: Vec<_> =
+                instances(&report.lines, gunicorn.service()).map(|i| i.role.as_str()).collect();
             assert!(roles == ["master"], "instances: {roles:?}");
             assert_eq!(cause(&report.lines, gunicorn.service(), master), Some("shutdown"));
         }

@@ -43,7 +43,9 @@ impl Cgroup {
     pub fn plain(path: &str) -> Self {
         let found = hierarchies().into_iter().find(|one| one.is_v2 || one.options.contains("name="));
         let Some(found) = found else {
-            panic!("no cgroup hierarchy is mounted below /sys/fs/cgroup: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+            panic!(
+                "no cgroup hierarchy is mounted below /sys/fs/cgroup: mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+            )
         };
         Self::make(found.root, path)
     }

@@ -175,10 +175,8 @@ impl Container {
     /// The workers that are ready and alive.
     pub fn workers(&self) -> Vec<Member> {
         let log = self.log();
-        let ready: Vec<u32> = log
-            .lines()
-            .filter_map(|line| line.split_once("worker ready: ")?.1.trim().parse().ok())
-            .collect();
+        let ready: Vec<u32> =
+            log.lines().filter_map(|line| line.split_once("worker ready: ")?.1.trim().parse().ok()).collect();
         self.members().into_iter().filter(|member| ready.contains(&member.inner)).collect()
     }
 
@@ -249,7 +247,9 @@ impl Recipe<'_> {
             writeln!(text, "echo 0 > {}", cgroup.entrance().display()).ok();
         }
         text.push_str("mkdir $outer/upper $outer/work $root\n");
-        text.push_str("mount -t overlay -o lowerdir=/,upperdir=$outer/upper,workdir=$outer/work overlay $root\n");
+        text.push_str(
+            "mount -t overlay -o lowerdir=/,upperdir=$outer/upper,workdir=$outer/work overlay $root\n",
+        );
         text.push_str("mkdir -p $root/srv/python $root/srv/app $root/srv/state\n");
         for (from, to) in [(&*python, "python"), (&*apps, "app"), (&*dir.join("state"), "state")] {
             writeln!(text, "mount --bind {} $root/srv/{to}", from.display()).ok();
@@ -261,7 +261,8 @@ impl Recipe<'_> {
             // The runtime does not start where both versions of cgroups are mounted; it gets one of them to see.
             text.push_str("umount --recursive /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup\n");
             let dir = dir.display();
-            writeln!(text, "exec crun --root {dir}/crun --cgroup-manager=disabled run --bundle {dir} box").ok();
+            writeln!(text, "exec crun --root {dir}/crun --cgroup-manager=disabled run --bundle {dir} box")
+                .ok();
             return text;
         }
         text.push_str("mount --bind /dev $root/dev\nmount -t proc proc $root/proc\n");
@@ -297,15 +298,18 @@ impl Recipe<'_> {
     }
 
     fn variables(&self) -> Vec<String> {
-        let fixed = ["PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "LIVE_COUNTS=/srv/state/counts"];
+        let fixed =
+            ["PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1", "HOME=/tmp", "LIVE_COUNTS=/srv/state/counts"];
         let own = self.launch.env.iter().map(|(name, value)| format!("{name}={value}"));
         fixed.map(str::to_owned).into_iter().chain(own).collect()
     }
 
     /// What an OCI runtime reads.
     fn config(&self, words: &[String]) -> String {
-        let namespaces = ["pid", "mount", "uts", "network", "ipc"].map(|kind| serde_json::json!({ "type": kind }));
-        let mount = |to: &str, kind: &str| serde_json::json!({"destination": to, "type": kind, "source": kind});
+        let namespaces =
+            ["pid", "mount", "uts", "network", "ipc"].map(|kind| serde_json::json!({ "type": kind }));
+        let mount =
+            |to: &str, kind: &str| serde_json::json!({"destination": to, "type": kind, "source": kind});
         let config = serde_json::json!({
             "ociVersion": "1.0.2",
             "hostname": self.hostname,

@@ -211,7 +211,9 @@ impl Gunicorn {
     /// Every worker that was ever forked, ready or not.
     pub fn booted(&self) -> Vec<u32> {
         let log = self.log();
-        log.lines().filter_map(|line| line.split_once("Booting worker with pid: ")?.1.trim().parse().ok()).collect()
+        log.lines()
+            .filter_map(|line| line.split_once("Booting worker with pid: ")?.1.trim().parse().ok())
+            .collect()
     }
 
     /// The workers that are ready and alive.

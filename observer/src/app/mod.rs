@@ -265,7 +265,7 @@ impl Observer {
                 Output::AskHolders => {
                     let found = found(&self.programs);
                     self.step(&found);
-                },
+                }
                 Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Disregard(process, agent) => {

@@ -76,7 +76,8 @@ impl Arbiter {
 
     /// Why it asks a worker to end that was forked at `forked`, if that was seen.
     pub fn why(&self, now: KernelTime, forked: Option<KernelTime>) -> Cause {
-        let older = |than: &Option<KernelTime>| than.is_some_and(|at| forked.is_none_or(|forked| forked <= at));
+        let older =
+            |than: &Option<KernelTime>| than.is_some_and(|at| forked.is_none_or(|forked| forked <= at));
         let nearby = |at: &Option<KernelTime>| at.is_some_and(|at| now.since(at) < NEARBY);
         if let Some(cause) = self.ending {
             cause

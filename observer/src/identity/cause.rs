@@ -109,7 +109,9 @@ impl Cause {
             Cause::Killed => "killed from outside",
             Cause::BootFailure => "did not boot",
             Cause::Container => "killed with the first process of its container",
-            Cause::Asked => "its arbiter asked it to, and nobody had asked the arbiter (control socket or surplus)",
+            Cause::Asked => {
+                "its arbiter asked it to, and nobody had asked the arbiter (control socket or surplus)"
+            }
             Cause::Orphaned => "its arbiter was gone",
             Cause::Exception => "an exception while it served",
             Cause::Exit => "its own exit code",

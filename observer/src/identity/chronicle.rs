@@ -80,7 +80,8 @@ pub fn exit(
     lived: Option<u64>,
     verdict: &Verdict<'_>,
 ) -> Story {
-    let mut message = format!("{} {} ended ({status}): {}", role.name(), process.pid, verdict.cause.meaning());
+    let mut message =
+        format!("{} {} ended ({status}): {}", role.name(), process.pid, verdict.cause.meaning());
     let mut parameters = vec![
         ("cause", verdict.cause.name().to_owned()),
         ("pid", process.pid.to_string()),

@@ -14,16 +14,8 @@ const HUP: u64 = bit(1);
 /// What a master catches and a dirty arbiter does not.
 const USR2: u64 = bit(12);
 /// Everything that a master catches (`arbiter.py`): HUP INT QUIT USR1 USR2 TERM CHLD TTIN TTOU WINCH.
-pub const MASTER: u64 = HUP
-    | bit(2)
-    | bit(3)
-    | bit(10)
-    | USR2
-    | bit(15)
-    | bit(17)
-    | bit(21)
-    | bit(22)
-    | bit(28);
+pub const MASTER: u64 =
+    HUP | bit(2) | bit(3) | bit(10) | USR2 | bit(15) | bit(17) | bit(21) | bit(22) | bit(28);
 
 /// What each of these is, arbiters first, with its parent's pid where that is gunicorn's too. Processes about which
 /// nothing can be said yet, as one between a fork and its exec, are left out.

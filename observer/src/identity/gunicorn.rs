@@ -197,14 +197,7 @@ impl Model {
     }
 
     /// A process ended.
-    pub fn exited(
-        &mut self,
-        at: KernelTime,
-        pid: u32,
-        status: Status,
-        oom: bool,
-        changes: &mut Vec<Change>,
-    ) {
+    pub fn exited(&mut self, at: KernelTime, pid: u32, status: Status, oom: bool, changes: &mut Vec<Change>) {
         self.now = at;
         self.leave(pid, Some(status), oom, changes);
     }
@@ -343,13 +336,7 @@ impl Model {
         self.process(process)?.life.pulse.age(now)
     }
 
-    fn adopt(
-        &mut self,
-        holder: &Holder,
-        role: Role,
-        parent: Option<ProcessKey>,
-        changes: &mut Vec<Change>,
-    ) {
+    fn adopt(&mut self, holder: &Holder, role: Role, parent: Option<ProcessKey>, changes: &mut Vec<Change>) {
         let key = holder.facts.key;
         let pid = key.pid;
         // What the probes saw goes first: a worker forked while the scan ran holds a slot that its arbiter did not
@@ -365,7 +352,8 @@ impl Model {
             }
             let orphaned = role == Role::Orphan;
             self.enter(Process { parent, life, orphaned, ..Process::new(key) });
-        } else if self.processes.get(&pid).is_some_and(|known| known.facts.is_some() || known.role.is_none()) {
+        } else if self.processes.get(&pid).is_some_and(|known| known.facts.is_some() || known.role.is_none())
+        {
             return;
         }
         let Some(process) = self.processes.get_mut(&pid) else { return };

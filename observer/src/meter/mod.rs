@@ -157,7 +157,11 @@ mod tests {
         };
         let mut meters = Meters::new(20);
         meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, None)].into_iter());
-        let batches = meters.sampled(&samples(20, 1_100, 750), WallOffset(0), [(&instance, Some(1_500_000_000))].into_iter());
+        let batches = meters.sampled(
+            &samples(20, 1_100, 750),
+            WallOffset(0),
+            [(&instance, Some(1_500_000_000))].into_iter(),
+        );
         let values: Vec<f64> =
             batches.iter().flat_map(|batch| batch.meters.iter().map(|m| m.value)).collect();
         // Host: 1000 of 2000 ticks; process: 250 ticks are 2.5 s of 10 s.

@@ -62,8 +62,7 @@ impl Programs {
     }
 
     fn keep(&mut self, piece: &record::Program, whole: &[u8]) {
-        let (arguments, environ) =
-            whole.split_at_checked(piece.arguments as usize).unwrap_or((whole, &[]));
+        let (arguments, environ) = whole.split_at_checked(piece.arguments as usize).unwrap_or((whole, &[]));
         let process = ProcessKey { pid: piece.header.tgid, start: piece.start / NS_PER_TICK };
         let program = Program::new(arguments, environ);
         self.kept.truncate(KEPT - 1);

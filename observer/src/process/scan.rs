@@ -41,7 +41,8 @@ fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
     // A worker keeps its own slot only. One of several cannot be told (dirty workers keep those of their siblings).
     let own = if let [(_, file)] = slots.as_slice() { Some(file) } else { None };
     let program = programs.find(pid);
-    let facts = if caught & MASTER == MASTER { facts::read(pid, program) } else { facts::brief(pid, program) };
+    let facts =
+        if caught & MASTER == MASTER { facts::read(pid, program) } else { facts::brief(pid, program) };
     Some(Holder {
         facts: facts.ok()?,
         slots: slots.iter().map(|(slot, _)| *slot).collect(),

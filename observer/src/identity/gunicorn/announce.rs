@@ -129,8 +129,11 @@ impl Model {
                 let known = process.facts.clone()?;
                 // Of an arbiter that was seen, these are the arbiter's.
                 let own = known.key == key;
-                let name =
-                    if own { naming::orphan(given, &known, inner) } else { naming::worker(given, &known, inner) };
+                let name = if own {
+                    naming::orphan(given, &known, inner)
+                } else {
+                    naming::worker(given, &known, inner)
+                };
                 (known, name)
             }
             Role::AppChild => return None,

@@ -37,7 +37,9 @@ impl Model {
 
     /// An instance was announced. What was found is older than the observer: its start is not news.
     pub(super) fn tell_start(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        let Some(process) = self.processes.get(&pid).filter(|process| process.quiet.is_none()) else { return };
+        let Some(process) = self.processes.get(&pid).filter(|process| process.quiet.is_none()) else {
+            return;
+        };
         let (Some(forked), Some(instance), Some(role)) =
             (process.life.forked, process.instance.clone(), process.role)
         else {
@@ -89,9 +91,7 @@ impl Model {
         let (Some(instance), Some(role)) = (process.instance.clone(), process.role) else { return };
         let begins = match number {
             number if is_stop(number) => process.exit.is_none().then_some(EventName::Exit),
-            signal::HUP if role.is_arbiter() => {
-                process.arbiter.reload.is_none().then_some(EventName::Reload)
-            }
+            signal::HUP if role.is_arbiter() => process.arbiter.reload.is_none().then_some(EventName::Reload),
             signal::USR2 if role == Role::Master => {
                 process.arbiter.upgrade.is_none().then_some(EventName::Upgrade)
             }
@@ -168,7 +168,11 @@ impl Model {
             (State::Ready, Some(_), Some(last)) => (Some(last), false),
             _ => return,
         };
-        let limit = if booting { Some(self.stuck_after) } else { life.pulse.limit(timeout.map(|seconds| seconds.saturating_mul(1_000_000_000))) };
+        let limit = if booting {
+            Some(self.stuck_after)
+        } else {
+            life.pulse.limit(timeout.map(|seconds| seconds.saturating_mul(1_000_000_000)))
+        };
         let (Some(since), Some(limit)) = (since, limit) else { return };
         let age = now.since(since);
         if age < limit {
@@ -203,7 +207,8 @@ impl Model {
         let now = self.now;
         let key = process.key;
         let parent = process.parent.filter(|_| role != Role::UpgradeMaster);
-        let master = parent.and_then(|parent| self.process(parent)).and_then(|parent| parent.instance.clone());
+        let master =
+            parent.and_then(|parent| self.process(parent)).and_then(|parent| parent.instance.clone());
         let booting = process.life.ready.is_none() && !role.is_arbiter();
         let arbiter = parent.and_then(|parent| self.processes.get_mut(&parent.pid));
         let mut told = true;
@@ -296,17 +301,19 @@ impl Model {
         let outcome = if failed { "failed" } else { "rolled-back" };
         let message = format!("the new master {pid} ended: {outcome}");
         let story = Story { error: failed, message, parameters: upgrade_words(outcome, Some(pid)) };
-        let event =
-            self.chronicle.tell(&upgrade.event, &instance, EventName::Upgrade, Some(self.now), story);
+        let event = self.chronicle.tell(&upgrade.event, &instance, EventName::Upgrade, Some(self.now), story);
         changes.push(Change::Event(event));
     }
 
     /// A reload is over when every worker of before is gone and a new one serves.
     fn tell_reloaded(&mut self, key: ProcessKey, changes: &mut Vec<Change>) {
-        let Some(arbiter) = self.process(key).filter(|arbiter| arbiter.arbiter.reload.is_some()) else { return };
+        let Some(arbiter) = self.process(key).filter(|arbiter| arbiter.arbiter.reload.is_some()) else {
+            return;
+        };
         let workers = self.processes.values().filter(|process| process.parent == Some(key));
-        let workers: Vec<&Process> =
-            workers.filter(|process| matches!(process.role, Some(Role::Worker | Role::DirtyWorker))).collect();
+        let workers: Vec<&Process> = workers
+            .filter(|process| matches!(process.role, Some(Role::Worker | Role::DirtyWorker)))
+            .collect();
         let old = |worker: &&Process| arbiter.arbiter.replaces(worker.life.forked);
         let serves = workers.iter().any(|worker| !old(worker) && worker.life.ready.is_some());
         if workers.iter().any(old) || !serves || arbiter.arbiter.ending.is_some() {
@@ -327,7 +334,8 @@ impl Model {
     /// A crash loop begins, goes on, or is over.
     fn tell_loop(&mut self, pid: u32, changes: &mut Vec<Change>) {
         let now = self.now;
-        let Some(process) = self.processes.get(&pid).filter(|process| process.arbiter.deaths.count > 0) else {
+        let Some(process) = self.processes.get(&pid).filter(|process| process.arbiter.deaths.count > 0)
+        else {
             return;
         };
         let key = process.key;
@@ -355,13 +363,7 @@ impl Model {
         let message = if calm { format!("{message}, and now live") } else { message };
         let story = Story { error: true, message, parameters };
         let end = calm.then_some(now);
-        changes.push(Change::Event(self.chronicle.tell(
-            &open,
-            &instance,
-            EventName::CrashLoop,
-            end,
-            story,
-        )));
+        changes.push(Change::Event(self.chronicle.tell(&open, &instance, EventName::CrashLoop, end, story)));
     }
 }
 

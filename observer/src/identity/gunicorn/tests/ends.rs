@@ -28,7 +28,11 @@ const ENDS: [(&str, Life, &str); 25] = [
         |w| (w.signal_code(10, 11, signal::KILL, 128), w.end(11, 9, true)).1,
         "oom",
     ),
-    ("oom, with a stranger as sender", |w| (w.signal_code(STRANGER, 11, 9, 128), w.end(11, 9, true)).1, "oom"),
+    (
+        "oom, with a stranger as sender",
+        |w| (w.signal_code(STRANGER, 11, 9, 128), w.end(11, 9, true)).1,
+        "oom",
+    ),
     ("killed by the kernel", |w| (w.signal_code(STRANGER, 11, 9, 128), w.end(11, 9, false)).1, "killed"),
     (
         "reload",
@@ -84,7 +88,10 @@ const ENDS: [(&str, Life, &str); 25] = [
     ),
     (
         "stop of the whole group",
-        |w| (w.signal(STRANGER, 11, signal::TERM), w.signal(STRANGER, 10, signal::TERM), w.end(11, 15, false)).2,
+        |w| {
+            (w.signal(STRANGER, 11, signal::TERM), w.signal(STRANGER, 10, signal::TERM), w.end(11, 15, false))
+                .2
+        },
         "shutdown",
     ),
     (
@@ -100,7 +107,11 @@ const ENDS: [(&str, Life, &str); 25] = [
     ),
     ("exception", |w| w.exit(11, 255), "exception"),
     ("exit of the application", |w| w.exit(11, 7), "exit"),
-    ("winch", |w| (w.signal(1, 10, signal::WINCH), w.signal(10, 11, signal::TERM), w.exit(11, 0)).2, "upgrade"),
+    (
+        "winch",
+        |w| (w.signal(1, 10, signal::WINCH), w.signal(10, 11, signal::TERM), w.exit(11, 0)).2,
+        "upgrade",
+    ),
 ];
 
 #[test]

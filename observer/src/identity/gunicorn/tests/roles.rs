@@ -18,12 +18,10 @@ fn master_workers_app_children_and_others() {
     world.fork(11, 20, false);
     world.fork(20, 21, false);
     world.fork(10, 30, false);
-    assert_eq!([10, 11, 20, 21].map(|pid| world.role(pid)), [
-        Some(Role::Master),
-        Some(Role::Worker),
-        Some(Role::AppChild),
-        Some(Role::AppChild)
-    ]);
+    assert_eq!(
+        [10, 11, 20, 21].map(|pid| world.role(pid)),
+        [Some(Role::Master), Some(Role::Worker), Some(Role::AppChild), Some(Role::AppChild)]
+    );
     assert_eq!(world.role(30), None);
     let name = world.model.instance(21, &mut world.changes).map(|instance| instance.name.to_string());
     assert_eq!(name.as_deref(), Some("web-master(10)-child(11)"));
@@ -92,13 +90,16 @@ fn dirty_arbiters_and_workers() {
     world.model.learned(facts(50, 10), &mut world.changes);
     world.worker(50, 51);
     world.worker(10, 11);
-    assert_eq!([50, 51, 11].map(|pid| world.role(pid)), [
-        Some(Role::DirtyArbiter),
-        Some(Role::DirtyWorker),
-        Some(Role::Worker)
-    ]);
-    let names =
-        ["web-master(10)", "web-master(10)-child(11)", "web-master(10)-child(50)", "web-master(10)-child(50)-child(51)"];
+    assert_eq!(
+        [50, 51, 11].map(|pid| world.role(pid)),
+        [Some(Role::DirtyArbiter), Some(Role::DirtyWorker), Some(Role::Worker)]
+    );
+    let names = [
+        "web-master(10)",
+        "web-master(10)-child(11)",
+        "web-master(10)-child(50)",
+        "web-master(10)-child(50)-child(51)",
+    ];
     assert_eq!(world.names(), names);
     world.signal(STRANGER, 50, signal::KILL);
     world.end(50, 9, false);
@@ -180,7 +181,11 @@ fn a_worker_forked_during_the_scan_is_no_master() {
     world.model.slotted(world.at(), key(10), &mut world.changes);
     world.fork(10, 12, true);
     // The scan came to the master before the second slot, to its worker before that one's signal handlers.
-    world.found(&[holder(10, 1, &[1], MASTER), holder(11, 10, &[1], WORKER), holder(12, 10, &[1, 2], MASTER)]);
+    world.found(&[
+        holder(10, 1, &[1], MASTER),
+        holder(11, 10, &[1], WORKER),
+        holder(12, 10, &[1, 2], MASTER),
+    ]);
     assert!(world.changes.contains(&Change::Watch(key(12), Role::Worker)), "{:?}", world.changes);
     assert_eq!(world.names(), ["web-master(10)", "web-master(10)-child(11)"]);
     assert!(world.beat(12));
