@@ -255,8 +255,11 @@ def timeout_gevent():
 
 
 def timeout_tornado():
-    """A tornado worker whose loop is blocked in C: aborted, then killed."""
-    return hung("tornado", "spin")
+    """A tornado worker that is stopped: aborted, then killed."""
+    child = gunicorn("--workers", "1", "--timeout", "2", "--worker-class", "tornado", *BIND)
+    os.kill(workers(child.pid)[0], signal.SIGSTOP)
+    time.sleep(5)
+    return child
 
 
 def timeout_asgi():
@@ -278,7 +281,7 @@ def oom():
     (worker,) = workers(child.pid)
     (group / "cgroup.procs").write_text(str(worker))
     pathlib.Path(f"/proc/{worker}/oom_score_adj").write_text("1000")
-    eats = "import time; held = [bytes([n % 251 + 1]) * (1 << 20) for n in range(150)]; time.sleep(1)"
+    eats = "held = [bytes([n % 251 + 1]) * (1 << 20) for n in range(250)]"
     join = lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
     subprocess.run([sys.executable, "-c", eats], preexec_fn=join, check=False)
     time.sleep(1)

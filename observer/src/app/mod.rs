@@ -7,6 +7,7 @@ mod sinks;
 use std::fs::File;
 use std::io;
 use std::io::BufWriter;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -223,12 +224,16 @@ impl Observer {
         let Observer { probes, pipeline, tape, programs, outputs, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
             if Programs::is_one(record) {
-                return programs.take(record); // facts are made with it; its variables are on no tape
+                programs.take(record); // facts are made with it; its variables are on no tape
+                return ControlFlow::Continue(());
             }
             if let Some(tape) = tape {
                 tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
             pipeline.step_record(record, outputs);
+            // A master's facts come before what its workers do, however far behind the reader is.
+            let asks = outputs.iter().any(|output| matches!(output, Output::AskFacts(_)));
+            if asks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.perform();
         more

@@ -1,4 +1,5 @@
 //! The ring reader: records out, in the order in which the kernel wrote them.
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -33,12 +34,13 @@ impl Ring {
         }
     }
 
-    /// Hands every record that is there to `each`, at most `limit` of them; whether there may be more.
-    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8])) -> bool {
+    /// Hands records that are there to `each`, at most `limit` of them, until it breaks; whether there may be more.
+    pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> bool {
         let ring = self.0.get_mut();
         for _ in 0..limit {
-            match ring.next() {
-                Some(record) => each(&record),
+            match ring.next().map(|record| each(&record)) {
+                Some(ControlFlow::Continue(())) => {}
+                Some(ControlFlow::Break(())) => return true,
                 None => return false,
             }
         }
