@@ -92,10 +92,10 @@ pub struct Facts {
     pub argv: Vec<String>,
     /// What setproctitle put in place of its command line: `gunicorn: master [name]`.
     pub title: Option<String>,
+    /// The same of its parent.
+    pub parent_title: Option<String>,
     /// The variables of its environment at exec that the SkyWalking agent or a service name is configured with.
     pub environ: Vec<(String, String)>,
-    /// Whether its environment could be read: setproctitle overwrites it.
-    pub environ_read: bool,
     /// What its configuration file says of `proc_name`, `wsgi_app` and `bind`, where that is a literal.
     pub config: Vec<(String, String)>,
     /// The host name that it sees.

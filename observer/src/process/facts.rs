@@ -21,7 +21,7 @@ use crate::python::version;
 
 /// The variables that are kept: what names and settings come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 19] = [
+const VARIABLES: [&str; 18] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
@@ -31,7 +31,6 @@ const VARIABLES: [&str; 19] = [
     "DD_SERVICE",
     "NEW_RELIC_APP_NAME",
     "GUNICORN_CMD_ARGS",
-    "GUNICORN_PID",
     "PORT",
     "PWD",
     "VIRTUAL_ENV",
@@ -58,9 +57,9 @@ pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs
     let stat = process.stat()?;
     let inner = process.status()?.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
     let line = process.cmdline().unwrap_or_default();
-    let title = line.first().filter(|word| word.contains("gunicorn: ") && word.ends_with(']')).cloned();
+    let parent = Process::new(stat.ppid).and_then(|parent| parent.cmdline()).unwrap_or_default();
     let started = program.filter(|program| !program.argv.is_empty());
-    let (environ, environ_read) = environ(pid, program);
+    let environ = environ(pid, program);
     let place = cgroup::place(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
     let hostname = hostname(pid, &environ);
     let mut facts = Facts {
@@ -68,9 +67,9 @@ pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         inner_pid: u32::try_from(inner).unwrap_or(pid),
         pidns: fs::metadata(format!("/proc/{pid}/ns/pid")).map_or(0, |namespace| namespace.ino()),
+        title: title(&line),
         argv: started.map_or(line, |program| program.argv.clone()),
-        title,
-        environ_read,
+        parent_title: title(&parent),
         ipv4: ipv4(pid),
         python_version: version::of(&process),
         cgroup: place.cgroup,
@@ -101,17 +100,21 @@ pub fn pick(environ: &[u8]) -> Vec<(String, String)> {
     kept.chain(loader.then(|| ("PYTHONPATH".to_owned(), naming::AGENT_LOADER.to_owned()))).collect()
 }
 
-/// The kept variables, and whether that is all there were: setproctitle blanks the environment or writes over it,
-/// and that of another user may be refused.
-fn environ(pid: u32, program: Option<&Program>) -> (Vec<(String, String)>, bool) {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+/// A title that setproctitle put in place of a command line.
+fn title(line: &[String]) -> Option<String> {
+    line.first().filter(|word| word.contains("gunicorn: ") && word.ends_with(']')).cloned()
+}
+
+/// The kept variables. Those in `/proc` may be gone: setproctitle blanks the environment or writes over it, and that of
+/// another user may be refused.
+fn environ(pid: u32, program: Option<&Program>) -> Vec<(String, String)> {
     let mut environ = program.map_or_else(Vec::new, |program| program.environ.clone());
-    for (name, value) in pick(&bytes) {
+    for (name, value) in pick(&fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()) {
         if environ.iter().all(|(known, _)| *known != name) {
             environ.push((name, value));
         }
     }
-    (environ, program.is_some() || bytes.contains(&b'='))
+    environ
 }
 
 /// The name of the pod that a process runs in: what it was told, or its host name, unless that is the node's.
@@ -124,10 +127,11 @@ fn pod(pid: u32, environ: &[(String, String)], hostname: &str, in_pod: bool) -> 
         return Some(name.to_owned());
     }
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/uts")).ok();
-    if namespace(&pid.to_string()) != namespace("1") {
-        return Some(hostname.to_owned());
+    let its = namespace(&pid.to_string());
+    if [namespace("1"), namespace("self")].contains(&its) {
+        return told("HOSTNAME").filter(|name| *name != hostname).map(str::to_owned);
     }
-    told("HOSTNAME").filter(|name| *name != hostname).map(str::to_owned)
+    Some(hostname.to_owned())
 }
 
 /// Start of a process as [`ProcessKey`] has it; `None` when there is none with this pid.
@@ -206,7 +210,7 @@ mod tests {
         let facts = read(std::process::id(), None).unwrap();
         assert_eq!(facts.key.start, start(facts.key.pid).unwrap());
         assert!(!facts.hostname.is_empty() && !facts.argv.is_empty());
-        assert!(facts.environ_read && facts.pidns != 0 && facts.pod.is_none());
+        assert!(facts.pidns != 0 && facts.pod.is_none() && facts.title.is_none());
     }
 
     #[test]

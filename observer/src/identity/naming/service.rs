@@ -82,15 +82,20 @@ fn resource_attribute(facts: &Facts) -> Option<String> {
     pairs.find(|(key, _)| key.trim() == "service.name").map(|(_, value)| value.to_owned())
 }
 
-/// The name in a process title: `gunicorn: master [name]`. Gunicorn's default says nothing; `.2` is added to the
-/// name of a new master (USR2) until the old one is gone, as the environment tells while it can be read.
+/// The name in the process title. Gunicorn's default says nothing. A new master (USR2) has `.2` behind its name for as
+/// long as the old one is its parent.
 fn title(facts: &Facts) -> Option<&str> {
-    let (_, rest) = facts.title.as_deref()?.split_once("gunicorn: ")?;
+    let name = titled(facts.title.as_deref()?)?;
+    let of_parent = facts.parent_title.as_deref().and_then(titled);
+    let plain = name.strip_suffix(".2").filter(|plain| of_parent == Some(plain));
+    plain.or(Some(name)).filter(|name| *name != NAMELESS)
+}
+
+/// `name` of `gunicorn: master [name]`.
+fn titled(title: &str) -> Option<&str> {
+    let (_, rest) = title.split_once("gunicorn: ")?;
     let (_, name) = rest.split_once(" [")?;
-    let (name, _) = name.rsplit_once(']')?;
-    let upgraded = !facts.environ_read || facts.variable("GUNICORN_PID").is_some();
-    let name = name.strip_suffix(".2").filter(|_| upgraded).unwrap_or(name);
-    Some(name).filter(|name| *name != NAMELESS)
+    name.rsplit_once(']').map(|(name, _)| name)
 }
 
 /// `shop` of `/etc/shop.ini`.
@@ -111,14 +116,10 @@ mod tests {
     use super::*;
     use crate::identity::target::Targets;
 
-    /// Command line or title, environment, name.
-    type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-
     fn facts(line: &str, environ: &[(&str, &str)]) -> Facts {
         Facts {
             argv: shlex::split(line).unwrap(),
             environ: environ.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            environ_read: true,
             ..Facts::default()
         }
     }
@@ -129,6 +130,7 @@ mod tests {
 
     #[test]
     fn names_come_from_the_first_source_that_has_one() {
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
         let cases: &[Case] = &[
             ("gunicorn -n web app:app", &[("SW_AGENT_NAME", "shop"), ("DD_SERVICE", "dd")], "shop"),
             ("gunicorn -w 2 app:app", &[("SW_AGENT_NAME", "shop"), ("SW_AGENT_NAMESPACE", "eu")], "shop|eu"),
@@ -155,23 +157,23 @@ mod tests {
 
     #[test]
     fn a_title_tells_the_name_without_the_upgrades_mark() {
-        let titled = |title: &str, environ| Facts { title: Some(title.to_owned()), ..facts("x.py", environ) };
-        let cases: &[Case] = &[
-            ("gunicorn: master [shop]", &[], "shop"),
-            ("[ready] gunicorn: worker [airflow-webserver]", &[], "airflow-webserver"),
-            ("gunicorn: master [a [b]]", &[], "a [b]"),
-            ("gunicorn: master [app:app]", &[], "app:app"),
-            ("gunicorn: master [/etc/shop.ini]", &[], "shop"),
-            ("gunicorn: master [gunicorn]", &[], "x.py"),
-            ("gunicorn: master [shop.2]", &[("GUNICORN_PID", "7")], "shop"),
-            ("gunicorn: master [app:app.2]", &[("GUNICORN_PID", "7")], "app:app"),
-            ("gunicorn: master [v1.2]", &[], "v1.2"),
+        let cases = [
+            ("gunicorn: master [shop]", None, "shop"),
+            ("[ready] gunicorn: worker [airflow-webserver]", None, "airflow-webserver"),
+            ("gunicorn: master [a [b]]", None, "a [b]"),
+            ("gunicorn: master [app:app]", None, "app:app"),
+            ("gunicorn: master [/etc/shop.ini]", None, "shop"),
+            ("gunicorn: master [gunicorn]", None, "x.py"),
+            ("gunicorn: master [shop.2]", Some("gunicorn: master [shop]"), "shop"),
+            ("gunicorn: master [app:app.2]", Some("gunicorn: master [app:app]"), "app:app"),
+            ("gunicorn: master [gunicorn.2]", Some("gunicorn: master [gunicorn]"), "x.py"),
+            ("gunicorn: master [v1.2]", Some("gunicorn: master [v1.2]"), "v1.2"),
+            ("gunicorn: master [v1.2]", None, "v1.2"),
         ];
-        for (title, environ, expected) in cases {
-            assert_eq!(name(&titled(title, environ)), *expected, "{title}");
+        for (title, parent, expected) in cases {
+            let (title, parent_title) = (Some(title.to_owned()), parent.map(str::to_owned));
+            assert_eq!(name(&Facts { title, parent_title, ..facts("x.py", &[]) }), expected);
         }
-        let wiped = Facts { environ_read: false, ..titled("gunicorn: master [shop.2]", &[]) };
-        assert_eq!(name(&wiped), "shop");
     }
 
     #[test]
