@@ -163,12 +163,13 @@ fn child_of(line: &Line, workers: &[u32]) -> Option<u32> {
 }
 
 /// Workers that serve one to twenty requests each, under load.
-fn short_lives(launch: &Launch) {
+fn short_lives(launch: &Launch, request: impl Fn() -> Request) {
     for limit in ["1", "2", "5", "20"] {
         let stage = Stage::enter("short");
         let observer = Observer::start(&[]);
         let mut gunicorn = Gunicorn::start(&stage, &launch.clone().args(&["--max-requests", limit]));
-        let (served, refused) = parted(send_all(gunicorn.address(), Mode::New, 4, plain(240)));
+        let (served, refused) =
+            parted(send_all(gunicorn.address(), Mode::New, 4, (0..240).map(|_| request()).collect()));
         observer.wait_requests(&gunicorn, &served);
         // A worker that is stopped before its first heartbeat is none, so the last ones get time for it.
         let last = gunicorn.wait_workers(2, &[]);
@@ -178,6 +179,7 @@ fn short_lives(launch: &Launch) {
         observer.wait_gone(&gunicorn.ever());
         let report = observer.stop();
         println!("{}, {limit}: {} served by {} workers", launch.class, served.len(), gunicorn.ever().len());
+        assert!(recycled.len() > 2, "only {} workers were replaced", recycled.len());
         assert!(served.len() >= 200, "only {} of 240 were served", served.len());
         Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
         assert_counts(&report, &gunicorn, &refused);
@@ -188,17 +190,19 @@ fn short_lives(launch: &Launch) {
 
 #[test]
 fn short_lives_sync() {
-    short_lives(&Launch::new("sync", "wsgi_app:app"));
+    short_lives(&Launch::new("sync", "wsgi_app:app"), || Request::get("plain"));
 }
 
 #[test]
 fn short_lives_gthread() {
-    short_lives(&Launch::new("gthread", "flask_app:app").args(&["--threads", "4"]));
+    short_lives(&Launch::new("gthread", "flask_app:app").args(&["--threads", "4"]), || Request::get("plain"));
 }
 
+/// uvicorn looks at its limit a few times a second, so its requests take their time.
 #[test]
 fn short_lives_uvicorn() {
-    short_lives(&Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app"));
+    let launch = Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app");
+    short_lives(&launch, || Request::get("slow").query("ms=60"));
 }
 
 /// What each worker counted is what is reported of it; a request that got no answer may be reported or not.

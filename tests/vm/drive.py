@@ -183,9 +183,8 @@ def note_end(observer):
 def run(case):
     """Observes the lives of some gunicorns; returns the differences between the two accounts."""
     late = case == "late"
-    started = []
+    started, stage = [], None
     try:
-        observer = None
         if not late:
             started.append(observer := start_observer(case))
         stage = Stage(started)
@@ -225,6 +224,8 @@ def run(case):
     finally:
         for process in reversed(started):
             process.discard()
+        if stage:
+            lives.bury(stage.truth)
 
 
 def main(cases):
