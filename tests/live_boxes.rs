@@ -1,4 +1,5 @@
 //! Containers without Docker: numbers inside that repeat, processes that change their parent, a torn down namespace.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 //! Each with the observer there first, and with one that comes when everything runs.
 
 use std::collections::BTreeSet;

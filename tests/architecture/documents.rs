@@ -12,13 +12,15 @@ use crate::source::File;
 /// Pages that have to be there.
 const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
 /// Options of other programs that the pages show.
-const FOREIGN: [&str; 19] = [
+const FOREIGN: [&str; 21] = [
     "--bind", // gunicorn
     "--certfile",
     "--package", // cargo
     "--bin",
     "--max-requests",
     "--name",
+    "--reload",
+    "--timeout",
     "--threads",
     "--worker-class",
     "--workers",

@@ -207,8 +207,8 @@ impl<'a> Play<'a> {
         }
         let mut dead: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.truth.members().filter(|member| member.died == Some(step)) {
-            let counted = !matches!(member.kind, Kind::Other | Kind::Child)
-                && !(self.case.looping.is_some() && member.kind == Kind::Worker);
+            let looping = self.case.looping.is_some() && member.kind == Kind::Worker;
+            let counted = !looping && !matches!(member.kind, Kind::Other | Kind::Child);
             if counted {
                 *dead.entry(member.kind.name()).or_default() += 1;
             }

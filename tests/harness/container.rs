@@ -229,7 +229,9 @@ impl Recipe<'_> {
         let mut command = Command::new("unshare");
         match self.first {
             First::Crun => command.arg("--mount"),
-            _ => command.args(NAMESPACES).args(["--fork", "--kill-child=KILL"]),
+            First::Gunicorn | First::Tini | First::Pause => {
+                command.args(NAMESPACES).args(["--fork", "--kill-child=KILL"])
+            }
         };
         command
     }

@@ -7,11 +7,17 @@ use crate::observer::Line;
 
 /// The roles that a process had, in order; `None` is the end of one.
 pub fn roles(lines: &[Line], wanted: u32) -> Vec<Option<&str>> {
-    let of = |line| match line {
-        &Line::Process { pid, ref role, .. } if pid == wanted => Some(role.as_deref()),
-        _ => None,
-    };
-    lines.iter().filter_map(of).collect()
+    let casts = lines.iter().filter_map(|line| match line {
+        Line::Process { pid, role, .. } => (*pid == wanted).then_some(role.as_deref()),
+        Line::Ready { .. }
+        | Line::Instance(_)
+        | Line::Gone { .. }
+        | Line::Segment(_)
+        | Line::Event(_)
+        | Line::Meters { .. }
+        | Line::Stats { .. } => None,
+    });
+    casts.collect()
 }
 
 /// The role that a process has at the end of these lines.

@@ -110,7 +110,7 @@ impl Model {
                 process.arbiter.reload = Some(open.clone());
                 (format!("{who} was asked to reload"), vec![])
             }
-            _ => {
+            EventName::Upgrade | EventName::Start | EventName::Stuck | EventName::CrashLoop => {
                 process.arbiter.upgrade = Some(Upgrade { event: open.clone(), child: None });
                 (format!("{who} was asked to start a new master"), vec![])
             }
@@ -215,6 +215,8 @@ impl Model {
         if let Some(arbiter) = arbiter {
             let served = process.life.ready.map(|ready| now.since(ready));
             told = arbiter.arbiter.deaths.note(now, served, verdict.cause);
+            // A hook's child may have been taken for the worker (see `Model::beat`): one fact when it repeats.
+            told &= !(booting && status == Some(Status(0)) && process.life.signals.is_empty());
             if status.is_some_and(Status::stops_arbiter) {
                 arbiter.arbiter.ending.get_or_insert(Cause::BootFailure);
             }

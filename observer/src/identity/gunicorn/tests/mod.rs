@@ -113,10 +113,10 @@ impl World {
     }
 
     fn role(&self, pid: u32) -> Option<Role> {
-        let last = self.changes.iter().rev().find_map(|change| match change {
-            Change::Role(casting) if casting.process.pid == pid => Some(casting.role),
-            _ => None,
-        });
+        let casting =
+            |change: &Change| if let Change::Role(casting) = change { Some(*casting) } else { None };
+        let mut castings = self.changes.iter().rev().filter_map(casting);
+        let last = castings.find(|casting| casting.process.pid == pid).map(|casting| casting.role);
         last.flatten()
     }
 
@@ -125,16 +125,17 @@ impl World {
     }
 
     fn events(&self, name: EventName) -> Vec<&Event> {
-        let events = self.changes.iter().filter_map(|change| match change {
-            Change::Event(event) if event.name == name => Some(event),
-            _ => None,
-        });
+        let events = self
+            .changes
+            .iter()
+            .filter_map(|change| if let Change::Event(event) = change { Some(event) } else { None });
+        let events = events.filter(|event| event.name == name);
         events.collect()
     }
 
     fn cause(&self, pid: u32) -> String {
-        let ended = self.events(EventName::Exit).into_iter().filter(|event| event.end_ms.is_some());
-        let about = ended.filter(|event| value(event, "pid") == Some(pid.to_string().as_str())).last();
+        let ended = self.events(EventName::Exit).into_iter().rev().filter(|event| event.end_ms.is_some());
+        let about = { ended }.find(|event| value(event, "pid") == Some(pid.to_string().as_str()));
         about.and_then(|event| value(event, "cause")).unwrap_or("none").to_owned()
     }
 }

@@ -117,6 +117,14 @@ fn a_hook_that_forks_between_slot_and_worker() {
     assert_eq!(world.names(), ["web-master(10)", "web-master(10)-child(11)"]);
     world.exit(60, 0);
     assert_eq!(world.cause(60), "none");
+    for pid in (100..120).step_by(2) {
+        world.booting(10, pid);
+        world.exit(pid, 0); // the hook's child is gone before the worker is forked
+        world.fork(10, pid + 1, false);
+        assert!(world.beat(pid + 1));
+        assert_eq!((world.role(pid + 1), world.cause(pid)), (Some(Role::Worker), "none".to_owned()));
+    }
+    assert_eq!(world.events(EventName::CrashLoop).len(), 0);
 }
 
 #[test]

@@ -249,13 +249,19 @@ impl Model {
     fn swap(&mut self, pid: u32, changes: &mut Vec<Change>) {
         let other = self.processes.get(&pid).filter(|process| process.role.is_none());
         let Some(other) = other.and_then(|process| process.instead_of) else { return };
-        let Some(hooks) = self.processes.get_mut(&other).filter(|other| other.life.ready.is_none()) else {
-            return;
-        };
-        if let Some(role) = hooks.role.take() {
-            changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
-            self.cast(pid, role, changes);
+        match self.processes.get_mut(&other) {
+            Some(hooks) if hooks.life.ready.is_some() => return,
+            Some(hooks) => {
+                hooks.role = None;
+                changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
+            }
+            None => {} // it ended, and was taken for a worker that did not boot
         }
+        let parent = self.processes.get(&pid).and_then(|process| process.parent);
+        let Some(arbiter) = parent.and_then(|parent| self.processes.get_mut(&parent.pid)) else { return };
+        arbiter.arbiter.deaths.count = arbiter.arbiter.deaths.count.saturating_sub(1);
+        let dirty = arbiter.role == Some(Role::DirtyArbiter);
+        self.cast(pid, if dirty { Role::DirtyWorker } else { Role::Worker }, changes);
     }
 
     /// Facts that were asked for.
@@ -370,10 +376,8 @@ impl Model {
         changes.push(Change::Watch(key, role));
         if role.is_arbiter() {
             self.admit(pid, changes);
-        } else if let Some(parent) = parent.and_then(|parent| self.process(parent)) {
-            if let Some(quiet) = parent.quiet {
-                self.hush(pid, quiet, None, changes);
-            }
+        } else if let Some(quiet) = parent.and_then(|parent| self.process(parent)?.quiet) {
+            self.hush(pid, quiet, None, changes);
         }
         self.announce_family(pid, changes);
     }
