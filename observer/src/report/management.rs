@@ -15,6 +15,9 @@ use crate::report::grpc::Failure;
 use crate::report::grpc::Link;
 use crate::report::queue::Change;
 
+/// How many that are gone already may wait for their registration: what they served is reported under their names.
+const LATECOMERS: usize = 10_000;
+
 /// The live instances, and when each is to be heard of next.
 pub(super) struct Roster {
     heartbeat: Duration,
@@ -29,6 +32,8 @@ struct Live {
     /// Heartbeats sent, the registration counting as the first; 0 is not registered.
     beats: u32,
     due: Instant,
+    /// It ended before it was registered; it is dropped when it is.
+    is_gone: bool,
 }
 
 /// One heartbeat that is due.
@@ -50,12 +55,19 @@ impl Roster {
         for change in changes {
             match change {
                 Change::Hello(instance) => {
-                    self.live.insert(instance.process, Live { instance, beats: 0, due: now });
+                    self.live
+                        .insert(instance.process, Live { instance, beats: 0, due: now, is_gone: false });
                 }
-                Change::Bye(instance) => {
-                    self.live.remove(&instance.process);
-                }
+                Change::Bye(instance) => self.leave(instance.process),
             }
+        }
+    }
+
+    fn leave(&mut self, process: ProcessKey) {
+        let waiting = self.live.values().filter(|live| live.is_gone).count();
+        match self.live.get_mut(&process) {
+            Some(live) if live.beats == 0 && waiting < LATECOMERS => live.is_gone = true,
+            _ => drop(self.live.remove(&process)),
         }
     }
 
@@ -82,6 +94,10 @@ impl Roster {
     /// `beat` has been answered; plans the next. Who was not `taken` at registration is registered anew then.
     pub(super) fn answered(&mut self, beat: &Beat, taken: bool, now: Instant) {
         let Some(live) = self.live.get_mut(&beat.process) else { return };
+        if live.is_gone {
+            self.live.remove(&beat.process);
+            return;
+        }
         if live.beats == 0 {
             live.due = now + self.heartbeat.mul_f64(phase(self.registrations));
             self.registrations = self.registrations.wrapping_add(1);
@@ -153,9 +169,23 @@ mod tests {
     fn who_left_is_not_kept_alive() {
         let now = Instant::now();
         let mut roster = Roster::new(PERIOD, 10);
-        roster.apply(vec![Change::Hello(instance(2)), Change::Bye(instance(2))], now);
-        assert!(roster.due(now, false).is_none());
+        roster.apply(vec![Change::Hello(instance(2))], now);
+        let beat = roster.due(now, false).expect("new");
+        roster.answered(&beat, true, now);
+        roster.apply(vec![Change::Bye(instance(2))], now);
         assert_eq!(roster.next(), None);
+    }
+
+    #[test]
+    fn who_left_before_it_was_registered_is_registered_once() {
+        for taken in [true, false] {
+            let now = Instant::now();
+            let mut roster = Roster::new(PERIOD, 10);
+            roster.apply(vec![Change::Hello(instance(2)), Change::Bye(instance(2))], now);
+            let beat = roster.due(now, true).expect("what it served is reported under its name");
+            roster.answered(&beat, taken, now);
+            assert_eq!(roster.next(), None);
+        }
     }
 
     #[test]
@@ -165,6 +195,8 @@ mod tests {
         let mut later = instance(2);
         later.process.start = 9;
         roster.apply(vec![Change::Hello(instance(2)), Change::Hello(later), Change::Bye(instance(2))], now);
+        let beat = roster.due(now, false).expect("the first one was not heard of yet");
+        roster.answered(&beat, true, now);
         assert_eq!(roster.due(now, false).expect("the later one lives").process.start, 9);
     }
 

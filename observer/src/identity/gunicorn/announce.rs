@@ -88,7 +88,10 @@ impl Model {
         let Some(service) = naming::watched(&self.given, &master) else { return };
         let taken = self.processes.values().filter_map(|process| process.instance.as_ref());
         let is_taken = taken.into_iter().any(|other| *other.service == service && *other.name == name);
-        let name = if is_taken { naming::distinct(&name, &master) } else { name };
+        // What stands below one that was named apart is named apart too: they stay together.
+        let above = process.parent.and_then(|parent| self.process(parent)).is_some_and(|above| above.is_twin);
+        let is_twin = is_taken || above;
+        let name = if is_twin { naming::distinct(&name, &master) } else { name };
         let mut properties = naming::properties(&self.given, &master, process.inner_pid);
         if let Some(sign) = naming::agent_inside(&master).filter(|_| aside) {
             let what = format!("stands aside for the SkyWalking agent inside ({sign})");
@@ -99,6 +102,7 @@ impl Model {
         changes.push(Change::Hello(instance.clone()));
         if let Some(process) = self.processes.get_mut(&pid) {
             process.instance = Some(instance);
+            process.is_twin = is_twin;
         }
         self.tell_start(pid, changes);
     }

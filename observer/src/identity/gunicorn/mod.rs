@@ -83,6 +83,8 @@ struct Process {
     inner_pid: u32,
     facts: Option<Arc<Facts>>,
     instance: Option<Instance>,
+    /// Its name alone did not tell it from another's.
+    is_twin: bool,
     life: Life,
     /// What it is about, if it is an arbiter.
     arbiter: Arbiter,
@@ -464,6 +466,7 @@ impl Process {
             inner_pid: key.pid,
             facts: None,
             instance: None,
+            is_twin: false,
             life: Life::default(),
             arbiter: Arbiter::default(),
             execed: false,

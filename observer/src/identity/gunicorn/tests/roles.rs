@@ -233,3 +233,20 @@ fn a_pid_that_is_used_again_is_another_process() {
     world.exit(11, 0);
     assert_eq!(world.cause(11), "recycle"); // the signal was for the first one
 }
+
+/// Two containers with one host name: what stands below the second master is named after the second master.
+#[test]
+fn workers_of_a_twin_are_named_as_it_is() {
+    let mut world = World::new();
+    world.master(10);
+    world.worker(10, 11);
+    world.model.slotted(world.at(), key(20), &mut world.changes);
+    let twin = Facts { inner_pid: 10, pidns: 2, ..facts(20, 1) };
+    world.model.learned(twin, &mut world.changes);
+    world.worker(20, 21);
+    let names = world.names();
+    let apart: Vec<&str> = names.iter().filter(|name| name.contains('~')).map(String::as_str).collect();
+    let [master, worker] = apart[..] else { panic!("two of {names:?} are named apart") };
+    assert!(worker.starts_with(master) && worker.ends_with("-child(21)"), "{names:?}");
+    assert!(names.contains(&"web-master(10)-child(11)".to_owned()), "{names:?}");
+}
