@@ -177,12 +177,15 @@ fn events(truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, found: &mut V
     };
     let mut said: Vec<String> = seen.others(view.mark, &pids).iter().map(text).collect();
     let now = wanted.events.keys().next_back().copied();
-    let due = wanted.events.range(view.late.unwrap_or(0)..);
+    let since = view.late.unwrap_or(0);
     // What was open in an earlier step is named again in the step that ends it.
-    let due = due.flat_map(|(step, events)| {
-        events.iter().filter(move |event| Some(*step) == now || !event.ends_with(OPEN))
+    let due = wanted.events.iter().flat_map(|(step, events)| {
+        let is_due = move |event: &&String| {
+            (*step >= since || event.ends_with('+')) && (Some(*step) == now || !event.ends_with(OPEN))
+        };
+        events.iter().filter(is_due).map(|event| event.trim_end_matches('+'))
     });
-    let mut due: Vec<&String> = due.collect();
+    let mut due: Vec<&str> = due.collect();
     if view.late.is_some() {
         // It may have come after the beginning: such an event is reported without it or not at all.
         let began = |event: &str| event.starts_with("Upgrade");
@@ -191,7 +194,7 @@ fn events(truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, found: &mut V
     }
     said.sort();
     due.sort();
-    if said.iter().ne(due.iter().copied()) {
+    if said.iter().ne(due.iter()) {
         found.push(format!("the events are {due:?} and are said to be {said:?}"));
     }
 }

@@ -43,7 +43,7 @@ const SETTLED: Duration = Duration::from_millis(250);
 /// How long an observer that was wrong before is waited for.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 /// How long an observer may take to say what has become true.
-const LAG: Duration = Duration::from_secs(4);
+const LAG: Duration = Duration::from_secs(6);
 /// The step of the end, behind all others.
 const END: usize = 1000;
 /// What every case's `app.py` is.
@@ -147,7 +147,7 @@ impl<'a> Play<'a> {
 
     fn hold(&mut self, step: usize) {
         self.late = (self.place.hold)().map(|watch| (watch, step));
-        self.settle(step, 5);
+        self.settle(step, 8);
     }
 
     /// Waits until all is as the table says and stays so; what is not becomes a fault.
@@ -311,7 +311,7 @@ impl<'a> Play<'a> {
                 }
             }
             let exits = left.iter().map(|(kind, count)| format!("{count} {kind} shutdown"));
-            self.wanted.exits.insert(END, exits.collect());
+            self.wanted.exits.insert(END, self.case.ends.clone().unwrap_or_else(|| exits.collect()));
             self.expect.clear();
             self.others = None;
             masters.iter().for_each(|pid| kill(*pid, Signal::TERM));

@@ -65,7 +65,8 @@ pub struct Case {
     /// Who ended on the way there; as in [`Step::exits`].
     #[serde(default)]
     pub exits: Vec<String>,
-    /// What else was reported on the way there; as in [`Step::events`].
+    /// What else was reported on the way there; as in [`Step::events`]. What goes on and is reported by an observer
+    /// that comes late, too, ends in `+`.
     #[serde(default)]
     pub events: Vec<String>,
     /// Role to what every observer says instead, and is right.
@@ -79,6 +80,8 @@ pub struct Case {
     /// Seconds to the steady state.
     #[serde(default = "patience")]
     pub within: u64,
+    /// Who ends when the case does, as in [`Step::exits`]; unsaid, everybody, of `shutdown`.
+    pub ends: Option<Vec<String>>,
     /// What is done then.
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -180,7 +183,7 @@ fn varied(case: &Case) -> Vec<Case> {
         let one = |case: &Case, value: &String| {
             let mut case = case.clone();
             let word = value.split(' ').next().unwrap_or(value).rsplit('/').next().unwrap_or(value);
-            let word = if key == "class" { word.rsplit('.').next().unwrap_or(word) } else { word };
+            let word = if key == "class" { value.rsplit([' ', '.']).next().unwrap_or(word) } else { word };
             case.name = format!("{}-{word:.24}", case.name);
             case.substitute(&format!("{{{key}}}"), value);
             if key == "python" {

@@ -1,6 +1,7 @@
 //! Who is who from `/proc` alone: slots, parents and signal masks of processes that were there before. Pure.
 use std::collections::BTreeMap;
 
+use super::Facts;
 use super::Holder;
 use super::Role;
 
@@ -16,6 +17,11 @@ const USR2: u64 = bit(12);
 /// Everything that a master catches (`arbiter.py`): HUP INT QUIT USR1 USR2 TERM CHLD TTIN TTOU WINCH.
 pub const MASTER: u64 =
     HUP | bit(2) | bit(3) | bit(10) | USR2 | bit(15) | bit(17) | bit(21) | bit(22) | bit(28);
+
+/// Whether an arbiter, which has its own signal handlers when it makes its first slot, is a dirty one.
+pub fn is_dirty(arbiter: &Facts) -> bool {
+    arbiter.caught & (HUP | USR2) == HUP
+}
 
 /// What each of these is, arbiters first, with its parent's pid where that is gunicorn's too. Processes about which
 /// nothing can be said yet, as one between a fork and its exec, are left out.
@@ -53,7 +59,7 @@ pub fn roles(holders: &[Holder]) -> Vec<(&Holder, Role, Option<u32>)> {
 }
 
 fn role(holder: &Holder, parent: Option<(&Holder, Role)>) -> Option<Role> {
-    let catches = |mask: u64| holder.caught & mask == mask;
+    let catches = |mask: u64| holder.facts.caught & mask == mask;
     let shared = |parent: &Holder| holder.slots.iter().any(|slot| parent.slots.contains(slot));
     let owns = match parent {
         Some((parent, _)) => holder.slots.iter().any(|slot| !parent.slots.contains(slot)),

@@ -88,6 +88,8 @@ pub struct Facts {
     pub inner_pid: u32,
     /// Inode of its pid namespace; 0 when it may not be looked at.
     pub pidns: u64,
+    /// The signals it catches, bit `n - 1` for signal `n` (`SigCgt`).
+    pub caught: u64,
     /// Its command line, as it was at exec where that is known.
     pub argv: Vec<String>,
     /// What setproctitle put in place of its command line: `gunicorn: master [name]`.
@@ -145,8 +147,6 @@ pub struct Holder {
     pub facts: Facts,
     /// The slots it holds, as (device, inode).
     pub slots: Vec<SlotFile>,
-    /// The signals it catches, bit `n - 1` for signal `n` (`SigCgt`).
-    pub caught: u64,
     /// Whether its slot says that it has not beaten yet.
     pub booting: bool,
     /// When it beat last, as its slot says.

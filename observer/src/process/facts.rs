@@ -54,8 +54,8 @@ pub fn read(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcEr
 /// As [`read`], without what only a master's facts are asked for.
 pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcError> {
     let process = Process::new(i32::try_from(pid).unwrap_or(i32::MAX))?;
-    let stat = process.stat()?;
-    let inner = process.status()?.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
+    let (stat, status) = (process.stat()?, process.status()?);
+    let inner = status.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
     let line = process.cmdline().unwrap_or_default();
     let parent = Process::new(stat.ppid).and_then(|parent| parent.cmdline()).unwrap_or_default();
     let started = program.filter(|program| !program.argv.is_empty());
@@ -67,6 +67,7 @@ pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         inner_pid: u32::try_from(inner).unwrap_or(pid),
         pidns: fs::metadata(format!("/proc/{pid}/ns/pid")).map_or(0, |namespace| namespace.ino()),
+        caught: status.sigcgt,
         title: title(&line),
         argv: started.map_or(line, |program| program.argv.clone()),
         parent_title: title(&parent),

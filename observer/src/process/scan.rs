@@ -46,7 +46,6 @@ fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
     Some(Holder {
         facts: facts.ok()?,
         slots: slots.iter().map(|(slot, _)| *slot).collect(),
-        caught,
         booting: own.is_some_and(is_fresh),
         beat: own.map(beat),
     })

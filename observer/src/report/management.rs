@@ -55,8 +55,7 @@ impl Roster {
         for change in changes {
             match change {
                 Change::Hello(instance) => {
-                    self.live
-                        .insert(instance.process, Live { instance, beats: 0, due: now, is_gone: false });
+                    self.live.insert(instance.process, Live { instance, beats: 0, due: now, is_gone: false });
                 }
                 Change::Bye(instance) => self.leave(instance.process),
             }

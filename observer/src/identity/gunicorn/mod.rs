@@ -25,6 +25,7 @@ use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 
 mod announce; // who is an instance, under which name
+mod cast; // who has which role, where that takes more than one look
 mod tell; // which events follow
 
 /// After a process was found, how long what was sent to it before may still end it, in nanoseconds: gunicorn's
@@ -146,8 +147,8 @@ impl Model {
             }
         }
         self.leave(key.pid, None, false, changes);
-        self.enter(Process { life: Life { forked: Some(at), ..Life::default() }, ..Process::new(key) });
-        self.cast(key.pid, Role::Master, changes);
+        let life = Life { forked: Some(at), ..Life::default() };
+        self.enter(Process { role: Some(Role::Master), life, ..Process::new(key) }); // said when its facts are there
         changes.push(Change::Ask(key.pid));
     }
 
@@ -246,43 +247,15 @@ impl Model {
         true
     }
 
-    /// Only workers beat: one that was forked without a slot, while the child that got the slot never beat, is the
-    /// worker, and that child was a hook's.
-    fn swap(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        let other = self.processes.get(&pid).filter(|process| process.role.is_none());
-        let Some(other) = other.and_then(|process| process.instead_of) else { return };
-        match self.processes.get_mut(&other) {
-            Some(hooks) if hooks.life.ready.is_some() => return,
-            Some(hooks) => {
-                hooks.role = None;
-                changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
-            }
-            None => {} // it ended, and was taken for a worker that did not boot
-        }
-        let parent = self.processes.get(&pid).and_then(|process| process.parent);
-        let Some(arbiter) = parent.and_then(|parent| self.processes.get_mut(&parent.pid)) else { return };
-        arbiter.arbiter.deaths.count = arbiter.arbiter.deaths.count.saturating_sub(1);
-        let dirty = arbiter.role == Some(Role::DirtyArbiter);
-        self.cast(pid, if dirty { Role::DirtyWorker } else { Role::Worker }, changes);
-    }
-
     /// Facts that were asked for.
     pub fn learned(&mut self, facts: Facts, changes: &mut Vec<Change>) {
         let pid = facts.key.pid;
-        let parent = self.processes.get(&facts.parent).map(|parent| (parent.key, parent.role));
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.key == facts.key) else {
             return; // it ended meanwhile, and its pid is someone else's
         };
         process.inner_pid = facts.inner_pid;
-        let upgraded = facts.variable("GUNICORN_PID").is_some();
-        process.facts = Some(Arc::new(facts));
-        // Forked before anybody looked, and made its first slot since.
-        if let (Some(Role::Master), None, Some((key, Some(Role::Master)))) =
-            (process.role, process.parent, parent)
-        {
-            process.parent = Some(key);
-            let role = if upgraded { Role::UpgradeMaster } else { Role::DirtyArbiter };
-            self.cast(pid, role, changes);
+        if process.facts.replace(Arc::new(facts)).is_none() {
+            self.tell_apart(pid, changes);
         }
         self.admit(pid, changes);
         self.announce_family(pid, changes);
@@ -344,62 +317,12 @@ impl Model {
         self.process(process)?.life.pulse.age(now)
     }
 
-    fn adopt(&mut self, holder: &Holder, role: Role, parent: Option<ProcessKey>, changes: &mut Vec<Change>) {
-        let key = holder.facts.key;
-        let pid = key.pid;
-        // What the probes saw goes first: a worker forked while the scan ran holds a slot that its arbiter did not
-        // when the scan came to that, and looks like one until it sets its signal handlers.
-        if self.processes.get(&pid).is_none_or(|known| known.key != key) {
-            self.leave(pid, None, false, changes);
-            let mut life = Life { found: Some(self.now), ..Life::default() };
-            // An orphan may be an app child of a worker that is gone: only one that beats is an instance.
-            let waits = holder.booting || role == Role::Orphan;
-            life.ready = (role.is_arbiter() || !waits).then_some(self.now);
-            if let Some(beat) = holder.beat.filter(|_| !holder.booting) {
-                life.pulse.beat(beat);
-            }
-            let orphaned = role == Role::Orphan;
-            self.enter(Process { parent, life, orphaned, ..Process::new(key) });
-        } else if self.processes.get(&pid).is_some_and(|known| known.facts.is_some() || known.role.is_none())
-        {
-            return;
-        }
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.inner_pid = holder.facts.inner_pid;
-        process.facts = Some(Arc::new(holder.facts.clone()));
-        process.arbiter.served |= process.life.found.is_some();
-        let role = match process.role {
-            Some(seen) => seen,
-            None => {
-                self.cast(pid, role, changes);
-                role
-            }
-        };
-        changes.push(Change::Watch(key, role));
-        if role.is_arbiter() {
-            self.admit(pid, changes);
-        } else if let Some(quiet) = parent.and_then(|parent| self.process(parent)?.quiet) {
-            self.hush(pid, quiet, None, changes);
-        }
-        self.announce_family(pid, changes);
-    }
-
     fn enter(&mut self, process: Process) {
         self.processes.insert(process.key.pid, process);
     }
 
     fn process(&self, key: ProcessKey) -> Option<&Process> {
         self.processes.get(&key.pid).filter(|process| process.key == key)
-    }
-
-    fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.role = Some(role);
-        if process.quiet == Some(Quiet::NoTarget) {
-            return;
-        }
-        let parent = process.parent.map(|parent| parent.pid);
-        changes.push(Change::Role(Casting { process: process.key, role: Some(role), parent }));
     }
 
     /// A process ended, or is no longer what it was; without a status that went by unseen.

@@ -217,9 +217,8 @@ fn what_was_sent_before_it_was_watched_is_not_known() {
     let mut world = World::new();
     let slots = vec![(1, 1)];
     let holder = |pid, parent, caught| Holder {
-        facts: facts(pid, parent),
+        facts: Facts { caught, ..facts(pid, parent) },
         slots: slots.clone(),
-        caught,
         booting: false,
         beat: None,
     };

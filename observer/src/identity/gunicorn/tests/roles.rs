@@ -3,7 +3,7 @@ use super::*;
 
 fn holder(pid: u32, parent: u32, slots: &[u64], caught: u64) -> Holder {
     let slots = slots.iter().map(|ino| (1, *ino)).collect();
-    Holder { facts: facts(pid, parent), slots, caught, booting: false, beat: None }
+    Holder { facts: Facts { caught, ..facts(pid, parent) }, slots, booting: false, beat: None }
 }
 
 const MASTER: u64 = found::MASTER;
@@ -249,4 +249,37 @@ fn workers_of_a_twin_are_named_as_it_is() {
     let [master, worker] = apart[..] else { panic!("two of {names:?} are named apart") };
     assert!(worker.starts_with(master) && worker.ends_with("-child(21)"), "{names:?}");
     assert!(names.contains(&"web-master(10)-child(11)".to_owned()), "{names:?}");
+}
+
+/// Both are forked before anybody looks, and slots are made in any order.
+#[test]
+fn a_dirty_arbiter_is_none_whoever_is_first() {
+    for dirty_first in [true, false] {
+        let mut world = World::new();
+        let caught = MASTER & !(1 << 11);
+        let dirty = |world: &mut World| {
+            world.model.slotted(world.at(), key(11), &mut world.changes);
+            world.model.learned(Facts { caught, ..facts(11, 10) }, &mut world.changes);
+        };
+        if dirty_first {
+            dirty(&mut world);
+            world.worker(11, 12);
+        }
+        world.model.slotted(world.at(), key(10), &mut world.changes);
+        world.model.learned(Facts { caught: MASTER, ..facts(10, 1) }, &mut world.changes);
+        if !dirty_first {
+            dirty(&mut world);
+            world.worker(11, 12);
+        }
+        world.worker(10, 13);
+        let role = |change: &Change| if let Change::Role(casting) = change { Some(*casting) } else { None };
+        let all = world.changes.iter().filter_map(role).filter(|casting| casting.process.pid == 11);
+        let roles: BTreeSet<_> = all.map(|casting| casting.role.map(Role::name)).collect();
+        assert_eq!(roles, BTreeSet::from([Some("dirty-arbiter")]));
+        assert_eq!([12, 13].map(|pid| world.role(pid)), [Some(Role::DirtyWorker), Some(Role::Worker)]);
+        let mut names = world.names();
+        names.sort();
+        let expected = ["", "-child(11)", "-child(11)-child(12)", "-child(13)"];
+        assert_eq!(names, expected.map(|tail| format!("web-master(10){tail}")));
+    }
 }
