@@ -240,7 +240,11 @@ impl Observer {
     }
 
     fn tick(&mut self) {
-        self.step(&Input::Tick { at: clock::kernel_now(), wall: clock::wall_offset() });
+        let now = clock::kernel_now();
+        // Who has not been heard of is silent only as far as the ring was read.
+        let behind = self.read();
+        let at = if behind { self.pipeline.read_to() } else { now };
+        self.step(&Input::Tick { at, wall: clock::wall_offset() });
         self.ticks = self.ticks.wrapping_add(1);
         self.probes.flush_log();
         self.sinks.lost(self.probes.counters.losses());

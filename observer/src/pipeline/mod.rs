@@ -54,6 +54,8 @@ pub struct Pipeline {
     segments: Segments,
     meters: Meters,
     wall: WallOffset,
+    /// When the last record was made.
+    read_to: KernelTime,
     /// Whether a process served that is not known, and when to look for such processes at the earliest.
     stranger: bool,
     next_look: KernelTime,
@@ -70,6 +72,7 @@ impl Pipeline {
             segments: Segments::new(origin.seed),
             meters: Meters::new(origin.meter_period_ns),
             wall: origin.wall,
+            read_to: KernelTime::default(),
             stranger: false,
             next_look: KernelTime::default(),
         }
@@ -128,6 +131,11 @@ impl Pipeline {
         entry.get(..len).unwrap_or(entry)
     }
 
+    /// When the last record was made.
+    pub fn read_to(&self) -> KernelTime {
+        self.read_to
+    }
+
     /// What was lost so far.
     pub fn drops(&self) -> &Drops {
         &self.findings.drops
@@ -148,6 +156,7 @@ impl Pipeline {
     /// `None` when the record is shorter than its kind.
     fn decoded(&mut self, kind: Kind, bytes: &[u8], outputs: &mut Vec<Output>) -> Option<()> {
         let at = KernelTime(wire::read::<Header>(bytes)?.at);
+        self.read_to = at;
         match kind {
             Kind::Forked => {
                 let record: Forked = wire::read(bytes)?;
