@@ -73,7 +73,7 @@ impl Environments {
         }
         if let Some(program) = case.needs.iter().find(|program| find(program, PATH).components().count() == 1)
         {
-            return Some(format!("there is no {program}; cargo xtask setup installs it"));
+            panic!("{} needs {program}: cargo xtask setup --live installs it", case.name);
         }
         let environment = table::environments().remove(&case.python);
         let environment =

@@ -19,9 +19,12 @@ pub struct Options {
     /// For the test with a real OAP: Java, Maven
     #[arg(long)]
     oap: bool,
-    /// For the demo and the live tests: Python with virtual environments
+    /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
+    /// For the live tests: what starts a gunicorn in them
+    #[arg(long)]
+    live: bool,
 }
 
 /// A prerequisite besides the probes' compiler.
@@ -39,6 +42,8 @@ pub enum Part {
     Oap,
     /// Everything that starts a real gunicorn on this machine.
     Python,
+    /// The live tests: init processes, supervisors, namespaces.
+    Live,
 }
 
 impl Part {
@@ -56,6 +61,16 @@ impl Part {
                 Need { package: "maven", present: || shell::found("mvn").is_some() },
             ],
             Self::Python => &[PYTHON],
+            Self::Live => &[
+                PYTHON,
+                Need { package: "dash", present: || shell::found("dash").is_some() },
+                Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
+                Need { package: "gosu", present: || shell::found("gosu").is_some() },
+                Need { package: "supervisor", present: || shell::found("supervisord").is_some() },
+                Need { package: "systemd", present: || shell::found("systemd-socket-activate").is_some() },
+                Need { package: "tini", present: || shell::found("tini").is_some() },
+                Need { package: "util-linux", present: || shell::found("nsenter").is_some() },
+            ],
         }
     }
 }
@@ -69,8 +84,13 @@ fn python() -> bool {
 
 /// The command.
 pub fn command(options: &Options) -> Outcome {
-    let all = !(options.vm || options.oap || options.demo);
-    let chosen = [(options.vm, Part::Vm), (options.oap, Part::Oap), (options.demo, Part::Python)];
+    let all = !(options.vm || options.oap || options.demo || options.live);
+    let chosen = [
+        (options.vm, Part::Vm),
+        (options.oap, Part::Oap),
+        (options.demo, Part::Python),
+        (options.live, Part::Live),
+    ];
     let parts: Vec<Part> =
         chosen.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
     ensure(&parts)?;

@@ -37,6 +37,7 @@ const OAP_CONFIG: &str = "SW_OBSERVE_OAP_CONFIG";
 /// The command.
 pub fn command(options: &Options) -> Outcome {
     let mut parts = vec![Part::Python];
+    parts.extend((!options.no_live).then_some(Part::Live));
     parts.extend((!options.no_vm).then_some(Part::Vm));
     parts.extend((!options.no_oap).then_some(Part::Oap));
 
@@ -84,6 +85,7 @@ fn live(tally: &mut Tally) {
     let mounted = mount_tracefs();
     tally.step("tracefs", mounted);
     tally.tests("live", &mut as_root(&["--features", "privileged", "--test", "live_*"]));
+    tally.tests("corpus", &mut as_root(&["--features", "privileged", "--test", "corpus"]));
 }
 
 /// The tracepoint variants are described there; a container or a bare machine has it unmounted.
