@@ -72,6 +72,7 @@ fn oap_shows_what_gunicorn_did() {
         named(&server, &gunicorn).contains(&gunicorn.worker_name(recycled)).then_some(())
     });
     traces(&server, &gunicorn, sent.len());
+    check_events(&server, &mut gunicorn, old[0]);
 
     let server = server.restart();
     let after = send_all(gunicorn.address(), Mode::New, 2, plain(10));
@@ -138,6 +139,42 @@ fn check_instances(server: &Server, gunicorn: &Gunicorn) {
         assert_eq!(value("python_implementation"), "CPython");
         assert!(value("python_version").starts_with("3."), "{instance}");
         assert!(!value("ipv4s").is_empty(), "{instance}");
+    }
+}
+
+/// One worker was killed by this test; then the master reloads.
+fn check_events(server: &Server, gunicorn: &mut Gunicorn, killed: u32) {
+    let service = gunicorn.service().to_owned();
+    let of = |instance: &str, count: usize| {
+        let over = |events: &Vec<Value>| {
+            events.len() == count && events.iter().all(|event| event["endTime"].as_i64() > Some(0))
+        };
+        eventually(&format!("{count} events of {instance}"), SOON, || {
+            Some(server.events(&service, instance)).filter(over)
+        })
+    };
+    let name = |event: &Value| event["name"].as_str().expect("a name").to_owned();
+    let parameter = |event: &Value, key: &str| {
+        let parameters = event["parameters"].as_array().expect("parameters");
+        let found = parameters.iter().find(|parameter| parameter["key"] == key);
+        found.and_then(|parameter| parameter["value"].as_str()).map(str::to_owned)
+    };
+    let events = of(&gunicorn.worker_name(killed), 2);
+    assert_eq!(events.iter().map(name).collect::<Vec<_>>(), ["Start", "Exit"]);
+    let exit = &events[1];
+    let facts = ["cause", "signal", "sender_pid"].map(|key| parameter(exit, key).expect(key));
+    assert_eq!(facts, ["killed".to_owned(), "15".to_owned(), std::process::id().to_string()], "{exit}");
+    assert_eq!((exit["layer"].as_str(), parameter(exit, "pid")), (Some("GENERAL"), Some(killed.to_string())));
+
+    let old = gunicorn.workers();
+    kill(gunicorn.master(), Signal::HUP);
+    gunicorn.wait_workers(2, &old);
+    let events = of(&gunicorn.master_name(), 2);
+    assert_eq!(events.iter().map(name).collect::<Vec<_>>(), ["Start", "Reload"]);
+    assert_eq!(parameter(&events[1], "outcome").as_deref(), Some("reloaded"));
+    for pid in old {
+        let events = of(&gunicorn.worker_name(pid), 2);
+        assert_eq!(parameter(&events[1], "cause").as_deref(), Some("reload"), "{events:?}");
     }
 }
 
