@@ -146,7 +146,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// Looks for processes that were there before the probes.
 fn found(programs: &Programs) -> Input {
-    Input::Found { at: clock::kernel_now(), holders: scan::holders(programs) }
+    let holders = scan::holders(programs);
+    Input::Found { at: clock::kernel_now(), holders }
 }
 
 struct Observer {

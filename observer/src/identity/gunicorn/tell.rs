@@ -165,7 +165,8 @@ impl Model {
         let timeout = master.and_then(|master| arguments::timeout(master.facts.as_ref()?));
         let (since, booting) = match (life.state(arbiter), life.ready, life.pulse.last()) {
             (State::Booting, _, _) => (life.forked.or(life.found), true),
-            (State::Ready, Some(_), Some(last)) => (Some(last), false),
+            // Between the look at its slot and the first record a beat may have gone by unseen.
+            (State::Ready, Some(_), Some(last)) => (Some(last.max(life.found.unwrap_or(last))), false),
             _ => return,
         };
         let limit = if booting {

@@ -212,6 +212,26 @@ fn stuck_at_import_and_stuck_at_work() {
     assert_eq!((last.instance.as_ref(), last.end_ms.is_some()), ("web-master(10)-child(13)", true));
 }
 
+/// A worker may beat between the look at its slot and the first record of it.
+#[test]
+fn silence_counts_from_when_it_was_watched() {
+    let mut world = World::new();
+    world.ms = 100_000;
+    let slots = vec![(1, 1)];
+    let master = Holder {
+        facts: Facts { caught: found::MASTER, ..facts(10, 1) },
+        slots: slots.clone(),
+        booting: false,
+        beat: None,
+    };
+    let beat = Some(KernelTime(1));
+    world.found(&[master, Holder { facts: facts(11, 10), slots, booting: false, beat }]);
+    world.wait(1_000);
+    assert_eq!(world.events(EventName::Stuck).len(), 0);
+    world.wait(21_000);
+    assert_eq!(world.events(EventName::Stuck).len(), 1);
+}
+
 #[test]
 fn what_was_sent_before_it_was_watched_is_not_known() {
     let mut world = World::new();
