@@ -103,6 +103,9 @@ fn tapes_name_no_machine() {
         for part in text.split("\"argv\":[").skip(1) {
             assert!(part.starts_with("\"/opt/"), "{name} names a path of a machine");
         }
+        for part in text.split("\"cgroup\":\"").skip(1) {
+            assert!(part.starts_with("/\""), "{name} names a cgroup of a machine");
+        }
     }
 }
 

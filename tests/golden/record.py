@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Records the tapes of this folder from real runs: `record.py OBSERVER PYTHON OLD_PYTHON [CASE…]`, as root.
 
-PYTHON is an environment with what tests/apps/requirements.txt names, OLD_PYTHON one with gunicorn 20.1.0. Everything runs in namespaces of its own, so
-that a tape names no machine; what the observer saw of other processes is left out of it.
+PYTHON is an environment with what tests/apps/requirements.txt names, OLD_PYTHON one with gunicorn 20.1.0. Everything runs
+in namespaces of its own, so that a tape names no machine; what the observer saw of other processes is left out of it.
 """
 import base64
 import json
@@ -257,6 +257,7 @@ def timeout_gevent():
 def timeout_tornado():
     """A tornado worker that is stopped: aborted, then killed."""
     child = gunicorn("--workers", "1", "--timeout", "2", "--worker-class", "tornado", *BIND)
+    time.sleep(2.5)  # the first beat comes after a second; who never beat is not timed out
     os.kill(workers(child.pid)[0], signal.SIGSTOP)
     time.sleep(5)
     return child
@@ -346,8 +347,12 @@ def own(raw, master):
             value = base64.b64encode(value).decode()
         elif kind == "found":
             value["holders"] = [held for held in value["holders"] if held["facts"]["key"]["pid"] in pids]
+            for held in value["holders"]:
+                held["facts"]["cgroup"] = "/"
         elif kind == "facts" and value["key"]["pid"] not in pids or kind == "gone" and value not in pids:
             continue
+        elif kind == "facts":
+            value["cgroup"] = "/"  # the recording machine's
         elif kind == "samples":
             value["processes"] = [sample for sample in value["processes"] if sample["key"]["pid"] in pids]
         yield {kind: value}

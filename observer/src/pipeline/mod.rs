@@ -233,7 +233,7 @@ impl Pipeline {
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
         let quiet = self.model.is_quiet(exchange.pid);
-        let Some(instance) = self.model.instance(exchange.pid, &mut self.changes) else {
+        let Some(instance) = self.model.instance(exchange.start, exchange.pid, &mut self.changes) else {
             if quiet {
                 return None; // on its way when the process was found not to be a target
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::Change;
 use super::Model;
 use super::Quiet;
+use crate::clock::KernelTime;
 use crate::identity::Casting;
 use crate::identity::Facts;
 use crate::identity::Instance;
@@ -51,10 +52,9 @@ impl Model {
     }
 
     /// A worker serves: it beat, or a request of it was seen.
-    pub(super) fn serves(&mut self, pid: u32, changes: &mut Vec<Change>) {
-        let now = self.now;
+    pub(super) fn serves(&mut self, at: KernelTime, pid: u32, changes: &mut Vec<Change>) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.life.ready.get_or_insert(now);
+        process.life.ready.get_or_insert(at);
         if process.instance.is_none() {
             self.announce(pid, changes);
         }

@@ -243,7 +243,7 @@ impl Model {
         };
         process.life.pulse.beat(at);
         self.tell_recovered(pid, changes);
-        self.serves(pid, changes);
+        self.serves(at, pid, changes);
         true
     }
 
@@ -270,9 +270,9 @@ impl Model {
         }
     }
 
-    /// The instance that a process's requests belong to: its own, or that of the worker that forked it. `None` when
-    /// the process is not known, or not to be reported (see [`Model::is_quiet`]).
-    pub fn instance(&mut self, pid: u32, changes: &mut Vec<Change>) -> Option<&Instance> {
+    /// The instance that a request, begun `at`, belongs to: that of the process that served it, or of the worker that
+    /// forked this. `None` when the process is not known, or not to be reported (see [`Model::is_quiet`]).
+    pub fn instance(&mut self, at: KernelTime, pid: u32, changes: &mut Vec<Change>) -> Option<&Instance> {
         let mut pid = pid;
         // A child of a child of a worker is rare, a chain of more than a few not a real one.
         for _ in 0..8 {
@@ -282,7 +282,7 @@ impl Model {
             }
             pid = self.process(process.parent?)?.key.pid;
         }
-        self.serves(pid, changes);
+        self.serves(at, pid, changes);
         self.processes.get(&pid)?.instance.as_ref()
     }
 

@@ -23,7 +23,8 @@ fn master_workers_app_children_and_others() {
         [Some(Role::Master), Some(Role::Worker), Some(Role::AppChild), Some(Role::AppChild)]
     );
     assert_eq!(world.role(30), None);
-    let name = world.model.instance(21, &mut world.changes).map(|instance| instance.name.to_string());
+    let name =
+        world.model.instance(world.at(), 21, &mut world.changes).map(|instance| instance.name.to_string());
     assert_eq!(name.as_deref(), Some("web-master(10)-child(11)"));
     world.exec(20);
     assert_eq!(world.role(20), None);
@@ -36,7 +37,7 @@ fn an_app_child_whose_worker_died_stays_one() {
     world.signal(STRANGER, 11, signal::KILL);
     world.end(11, 9, false);
     assert_eq!(world.role(20), Some(Role::AppChild));
-    assert!(world.model.instance(20, &mut world.changes).is_none());
+    assert!(world.model.instance(world.at(), 20, &mut world.changes).is_none());
 }
 
 #[test]
