@@ -240,7 +240,7 @@ def hung(kind, action, app="corpus_app:app"):
 
 
 def timeout_sync():
-    """A sync worker that sleeps: aborted, exit 0."""
+    """A sync worker that sleeps and lets nothing end that: aborted, then killed."""
     return hung("sync", "hang")
 
 
