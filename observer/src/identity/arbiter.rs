@@ -7,7 +7,7 @@ use super::chronicle::Open;
 use crate::clock::KernelTime;
 
 const SECOND: u64 = 1_000_000_000;
-/// How long after TTOU a worker that is asked to end is the one, and after HUP a worker that is younger than it.
+/// How long after TTOU or WINCH a worker that is asked to end is meant by it, and after HUP one that is younger than it.
 const NEARBY: u64 = 10 * SECOND;
 /// Deaths in a row that make a crash loop: more than gunicorn needs to notice a worker that says it cannot boot.
 const LOOP: u32 = 5;
@@ -79,11 +79,12 @@ impl Arbiter {
         let older =
             |than: &Option<KernelTime>| than.is_some_and(|at| forked.is_none_or(|forked| forked <= at));
         let nearby = |at: &Option<KernelTime>| at.is_some_and(|at| now.since(at) < NEARBY);
+        let winched = self.winched > self.shrunk; // in the foreground it means nothing: a terminal's size
         if let Some(cause) = self.ending {
             cause
         } else if older(&self.reloaded) {
             Cause::Reload
-        } else if older(&self.winched) {
+        } else if nearby(&self.winched) && winched {
             Cause::Upgrade
         } else if nearby(&self.shrunk) {
             Cause::ScaleDown

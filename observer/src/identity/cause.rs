@@ -232,13 +232,11 @@ impl<'a> End<'a> {
         if status.signal() == Some(signal::KILL) {
             return self.killed();
         }
-        if let Some(cause) = self.asked.filter(|_| self.is_graceful(status)) {
-            return found(cause, self.sent(|signal| self.by_arbiter(signal)));
-        }
         let stop = self.sent(|signal| is_stop(signal.number) && signal.sender != self.process.pid);
         if let Some(signal) = stop.filter(|_| self.is_graceful(status)) {
             let cause = if self.arbiter.is_none() { Cause::Shutdown } else { Cause::Killed };
-            return found(self.ending.unwrap_or(cause), Some(signal));
+            let asked = self.asked.filter(|_| self.by_arbiter(signal)).or(self.ending);
+            return found(asked.unwrap_or(cause), Some(signal));
         }
         if let Some(number) = status.signal() {
             let behind = self.sent(|signal| signal.number == number);
@@ -257,6 +255,7 @@ impl<'a> End<'a> {
         };
         let stopped = self.sent(|signal| is_stop(signal.number)).is_some();
         let cause = match signal.code {
+            _ if signal.sender == self.process.pid => Cause::Crash, // by itself, or for its use of the processor
             SI_KERNEL if self.contained => Cause::Container,
             0 if self.by_arbiter(signal) && (stopped || self.asked.is_some() || self.ending.is_some()) => {
                 Cause::GracefulTimeout

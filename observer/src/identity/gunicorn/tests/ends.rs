@@ -4,7 +4,7 @@ use super::*;
 type Life = fn(&mut World);
 
 /// What happens to worker 11 of master 10, and why it is said to have ended.
-const ENDS: [(&str, Life, &str); 25] = [
+const ENDS: [(&str, Life, &str); 29] = [
     ("max-requests", |w| w.exit(11, 0), "recycle"),
     ("timeout, 22 and later", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 0)).1, "timeout"),
     ("timeout, up to 21", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 1)).1, "timeout"),
@@ -112,6 +112,37 @@ const ENDS: [(&str, Life, &str); 25] = [
         |w| (w.signal(1, 10, signal::WINCH), w.signal(10, 11, signal::TERM), w.exit(11, 0)).2,
         "upgrade",
     ),
+    (
+        "one less, after the terminal was resized",
+        |w| {
+            w.signal(1, 10, signal::WINCH);
+            w.signal(STRANGER, 10, signal::TTOU);
+            w.signal(10, 11, signal::TERM);
+            w.exit(11, 0);
+        },
+        "scale-down",
+    ),
+    (
+        "control socket, long after the terminal was resized",
+        |w| {
+            w.signal(1, 10, signal::WINCH);
+            w.wait(60_000);
+            w.signal(10, 11, signal::TERM);
+            w.exit(11, 0);
+        },
+        "asked",
+    ),
+    (
+        "kill, and a reload while it drains",
+        |w| {
+            w.signal(STRANGER, 11, signal::TERM);
+            w.signal(STRANGER, 10, signal::HUP);
+            w.signal(10, 11, signal::TERM);
+            w.exit(11, 0);
+        },
+        "killed",
+    ),
+    ("kill -9 of its own", |w| (w.signal_code(11, 11, signal::KILL, 0), w.end(11, 9, false)).1, "crash"),
 ];
 
 #[test]
