@@ -9,6 +9,9 @@ const SIGNALS: usize = 16;
 const MS: u64 = 1_000_000;
 /// Heartbeats nearer to each other than this come from requests, not from idling, in nanoseconds.
 const BUSY: u64 = 300 * MS;
+/// After a process was found, how long what was sent to it before may still end it, in nanoseconds: gunicorn's
+/// default graceful timeout.
+const BLIND: u64 = 30_000 * MS;
 /// Threaded and asynchronous workers beat every second (`workers/gthread.py` and others).
 const SECOND: std::ops::Range<u64> = 900 * MS..1_200 * MS;
 /// A worker that beats every second is in trouble after this many nanoseconds without, however long its timeout.
@@ -50,6 +53,8 @@ pub struct Life {
     pub found: Option<KernelTime>,
     /// When it first beat or served.
     pub ready: Option<KernelTime>,
+    /// When the last request began that it served.
+    pub served: Option<KernelTime>,
     /// What was sent to it, in order.
     pub signals: Vec<Signal>,
     /// Why its arbiter asked it to end, if it did.
@@ -71,6 +76,11 @@ impl Life {
         } else {
             State::Booting
         }
+    }
+
+    /// Whether it may have been asked to end before it was found: not if it took up a request since, nor long after.
+    pub fn is_blind(&self, now: KernelTime) -> bool {
+        self.found.is_some_and(|found| now.since(found) < BLIND && self.served.is_none_or(|at| at < found))
     }
 
     /// Keeps a signal; the last one gives way when there are too many, since the first ones decide.

@@ -28,10 +28,6 @@ mod announce; // who is an instance, under which name
 mod cast; // who has which role, where that takes more than one look
 mod tell; // which events follow
 
-/// After a process was found, how long what was sent to it before may still end it, in nanoseconds: gunicorn's
-/// default graceful timeout.
-const BLIND: u64 = 30_000_000_000;
-
 /// A change that others have to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -282,6 +278,9 @@ impl Model {
             }
             pid = self.process(process.parent?)?.key.pid;
         }
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.life.served = Some(at);
+        }
         self.serves(at, pid, changes);
         self.processes.get(&pid)?.instance.as_ref()
     }
@@ -342,7 +341,7 @@ impl Model {
             orphaned: process.orphaned,
             ready,
             contained: process.inner_pid != pid,
-            blind: process.life.found.is_some_and(|found| self.now.since(found) < BLIND),
+            blind: process.life.is_blind(self.now),
         };
         let verdict = end.verdict();
         self.tell_exit(&process, role, status, &verdict, changes);

@@ -273,10 +273,14 @@ fn what_was_sent_before_it_was_watched_is_not_known() {
         booting: false,
         beat: None,
     };
-    let holders = [holder(10, 1, found::MASTER), holder(11, 10, 0), holder(12, 10, 0)];
+    let worker = |pid| holder(pid, 10, 0);
+    let holders = [holder(10, 1, found::MASTER), worker(11), worker(12), worker(13)];
     world.found(&holders);
     world.exit(11, 0);
+    world.ms += 1;
+    world.model.instance(world.at(), 13, &mut world.changes);
+    world.exit(13, 0);
     world.wait(60_000);
     world.exit(12, 0);
-    assert_eq!((world.cause(11), world.cause(12)), ("unknown".to_owned(), "recycle".to_owned()));
+    assert_eq!([11, 12, 13].map(|pid| world.cause(pid)), ["unknown", "recycle", "recycle"]);
 }
