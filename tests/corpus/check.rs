@@ -86,10 +86,15 @@ fn roles(case: &Case, truth: &Truth, seen: &Seen, view: View, found: &mut Vec<St
                 found.push(format!("{} was said to be {role}", shown(member)));
             }
         }
-        let is_instance = seen.instance(view.mark, member.pid).is_some();
+        let instance = seen.instance(view.mark, member.pid);
+        // Who comes late does not know what setproctitle has written over.
+        let service = case.service();
+        if let Some(instance) = instance.filter(|one| view.late.is_none() && one.service != service) {
+            found.push(format!("{} is of service {}, not {service}", shown(member), instance.service));
+        }
         let never = matches!(member.kind, Kind::Other | Kind::Child)
             || case.looping.is_some() && member.kind == Kind::Worker;
-        if is_instance && never {
+        if instance.is_some() && never {
             found.push(format!("{} is announced as an instance", shown(member)));
         }
     }

@@ -338,7 +338,7 @@ fn environment(line: &[String], case: &Case, place: &Place, dir: &Path) -> Comma
     let mut command = Command::new(program);
     command.args(arguments).env_clear().current_dir(dir).stdin(Stdio::null());
     command.env("PATH", path).env("HOME", dir).env("PYTHONDONTWRITEBYTECODE", "1");
-    command.env("PYTHONPATH", package().join("apps")).env("SW_AGENT_NAME", format!("corpus-{}", case.name));
+    command.env("PYTHONPATH", package().join("apps")).env("SW_AGENT_NAME", case.service());
     for (name, value) in &case.env {
         match value.as_str() {
             "" => command.env_remove(name),

@@ -197,6 +197,11 @@ fn varied(case: &Case) -> Vec<Case> {
 }
 
 impl Case {
+    /// The service that its gunicorn is to have.
+    pub fn service(&self) -> String {
+        self.env.get("SW_AGENT_NAME").cloned().unwrap_or_else(|| format!("corpus-{}", self.name))
+    }
+
     /// Puts a value where a placeholder is.
     pub fn substitute(&mut self, placeholder: &str, value: &str) {
         let put = |text: &mut String| *text = text.replace(placeholder, value);

@@ -32,10 +32,10 @@ pub fn watched(given: &Given, master: &Facts) -> Option<String> {
 }
 
 fn with_namespace(given: &Given, master: &Facts, name: &str) -> String {
-    match namespace(given, master) {
-        Some(namespace) => shorten(&format!("{name}|{namespace}"), LIMIT),
-        None => shorten(name, LIMIT),
-    }
+    let Some(namespace) = namespace(given, master) else { return shorten(name, LIMIT) };
+    let namespace = shorten(&namespace, LIMIT / 2);
+    let left = LIMIT.saturating_sub(namespace.chars().count() + 1);
+    format!("{}|{namespace}", shorten(name, left))
 }
 
 /// What somebody chose goes first, then what the place says (Kubernetes), then what the application is called, then
