@@ -172,6 +172,7 @@ fn short_lives(launch: &Launch, request: impl Fn() -> Request) {
         let last = gunicorn.wait_workers(2, &[]);
         observer.wait_instances(&last);
         let recycled: Vec<_> = gunicorn.ever().into_iter().filter(|pid| !last.contains(pid)).collect();
+        observer.wait_gone(&recycled); // one that is still on its way out would be asked to end, too
         gunicorn.stop();
         observer.wait_gone(&gunicorn.ever());
         let report = observer.stop();

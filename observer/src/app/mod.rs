@@ -268,7 +268,7 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let facts = facts::read(pid, None).map(Box::new);
+                    let facts = facts::read(pid, self.programs.find(pid)).map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
