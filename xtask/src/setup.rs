@@ -63,6 +63,7 @@ impl Part {
             Self::Python => &[PYTHON],
             Self::Live => &[
                 PYTHON,
+                Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
                 Need { package: "gosu", present: || shell::found("gosu").is_some() },
