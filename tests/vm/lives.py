@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-PATIENCE = 90  # an emulated machine is slow
+PATIENCE = 180  # an emulated machine is slow, one beside a busy other slower
 TIMEOUT = 8  # an emulated machine takes seconds to run out of memory
 GROUP = "/sys/fs/cgroup/eater"
 GROUP_BYTES = 120 << 20
