@@ -370,6 +370,10 @@ fn signal(name: &str) -> Signal {
         ("CONT", Signal::CONT),
         ("SEGV", Signal::SEGV),
         ("ABRT", Signal::ABORT),
+        ("ALRM", Signal::ALARM),
+        ("VTALRM", Signal::VTALARM),
+        ("PROF", Signal::PROF),
+        ("PWR", Signal::POWER),
     ];
     let found = known.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
     must(found.ok_or("the driver does not know it"), format_args!("send {name}"))

@@ -30,6 +30,10 @@ const SLOT_PREFIX: [u8; 10] = *b"wgunicorn-";
 const SLOT_SUFFIX: usize = 8;
 /// `SI_KERNEL` of `<asm-generic/siginfo.h>`.
 const SI_KERNEL: i32 = 128;
+/// `SI_TIMER` of the same.
+const SI_TIMER: i32 = -2;
+/// `TRACE_SIGNAL_IGNORED` of `<trace/events/signal.h>`: the target is dying already, or does not want it.
+const IGNORED: u32 = 1;
 
 /// A task was made and is about to run: argument `n` is its `task_struct`.
 #[inline(always)]
@@ -110,7 +114,7 @@ pub fn exited() -> Option<()> {
 pub fn signalled(cx: &impl Entry) -> Option<()> {
     let (signal, info, task, result) = (cx.arg(0)? as u32, cx.arg(1)?, cx.arg(2)?, cx.arg(4)? as u32);
     let target: u32 = kernel::read(task, offset!(task_tgid))?;
-    if !is_followed(signal) || WATCHED.get_ptr(target).is_none() {
+    if result == IGNORED || is_harmless(signal) || WATCHED.get_ptr(target).is_none() {
         return None;
     }
     // `SEND_SIG_NOINFO` and `SEND_SIG_PRIV` of `<linux/sched/signal.h>` stand for a process and for the kernel.
@@ -119,6 +123,9 @@ pub fn signalled(cx: &impl Entry) -> Option<()> {
         1 => SI_KERNEL,
         info => io::counted(kernel::read(info, offset!(siginfo_code)), Drop::KernelFault)?,
     };
+    if is_timed(signal) && !(code <= 0 && code != SI_TIMER) {
+        return None; // a profiler's clock, many times a second
+    }
     emit::record(Signalled {
         header: emit::header(Kind::Signalled),
         target,
@@ -131,28 +138,18 @@ pub fn signalled(cx: &impl Entry) -> Option<()> {
     Some(())
 }
 
-/// Whether a signal says something of a life: those that gunicorn is steered with, and those that end a process.
+/// Whether a signal by default ends nothing and steers nothing. Numbers of x86 and ARM: CHLD CONT STOP TSTP URG, and 32 and
+/// 33, which the C library keeps for itself.
 #[inline(always)]
-fn is_followed(signal: u32) -> bool {
-    // Numbers of x86 and ARM: HUP INT QUIT ILL TRAP ABRT BUS FPE KILL SEGV USR2 TERM TTIN TTOU XCPU WINCH SYS.
-    const FOLLOWED: u64 = 1 << 1
-        | 1 << 2
-        | 1 << 3
-        | 1 << 4
-        | 1 << 5
-        | 1 << 6
-        | 1 << 7
-        | 1 << 8
-        | 1 << 9
-        | 1 << 11
-        | 1 << 12
-        | 1 << 15
-        | 1 << 21
-        | 1 << 22
-        | 1 << 24
-        | 1 << 28
-        | 1 << 31;
-    signal < 64 && FOLLOWED >> signal & 1 == 1
+fn is_harmless(signal: u32) -> bool {
+    const HARMLESS: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 32 | 1 << 33;
+    signal < 64 && HARMLESS >> signal & 1 == 1
+}
+
+/// Whether clocks send it: ALRM VTALRM PROF, and those of real time.
+#[inline(always)]
+fn is_timed(signal: u32) -> bool {
+    matches!(signal, 14 | 26 | 27) || signal >= 34
 }
 
 /// A file is being unlinked; argument 1 is its `dentry`.

@@ -9,6 +9,9 @@ use crate::clock::KernelTime;
 const SECOND: u64 = 1_000_000_000;
 /// How long after TTOU or WINCH a worker that is asked to end is meant by it, and after HUP one that is younger than it.
 const NEARBY: u64 = 10 * SECOND;
+/// How long after WINCH that is so: a daemon asks all of its workers at once, and in the foreground it means nothing (a
+/// terminal's size).
+const AT_ONCE: u64 = SECOND;
 /// Deaths in a row that make a crash loop: more than gunicorn needs to notice a worker that says it cannot boot.
 const LOOP: u32 = 5;
 /// A worker that dies this soon after it was ready counts as one that did not boot, in nanoseconds.
@@ -74,22 +77,26 @@ impl Arbiter {
         }
     }
 
-    /// Why it asks a worker to end that was forked at `forked`, if that was seen.
-    pub fn why(&self, now: KernelTime, forked: Option<KernelTime>) -> Cause {
+    /// Why it asks a worker to end that was forked at `forked`, if that was seen; unknown where the arbiter may have been
+    /// asked before it was watched.
+    pub fn why(&self, now: KernelTime, forked: Option<KernelTime>, blind: bool) -> Cause {
         let older =
             |than: &Option<KernelTime>| than.is_some_and(|at| forked.is_none_or(|forked| forked <= at));
-        let nearby = |at: &Option<KernelTime>| at.is_some_and(|at| now.since(at) < NEARBY);
-        let winched = self.winched > self.shrunk; // in the foreground it means nothing: a terminal's size
+        let within = |at: &Option<KernelTime>, limit| at.is_some_and(|at| now.since(at) < limit);
+        let nearby = |at: &Option<KernelTime>| within(at, NEARBY);
+        let winched = self.winched > self.shrunk;
         if let Some(cause) = self.ending {
             cause
         } else if older(&self.reloaded) {
             Cause::Reload
-        } else if nearby(&self.winched) && winched {
+        } else if within(&self.winched, AT_ONCE) && winched {
             Cause::Upgrade
         } else if nearby(&self.shrunk) {
             Cause::ScaleDown
         } else if nearby(&self.reloaded) {
             Cause::Reload // a dirty arbiter forks two more and ends these
+        } else if blind {
+            Cause::Unknown
         } else {
             Cause::Asked
         }

@@ -28,8 +28,11 @@ pub mod signal {
 const SI_KERNEL: i32 = 128;
 /// Gunicorn's exit codes for a worker that did not boot, and for an application that cannot be loaded (`errors.py`).
 const BOOT_ERRORS: [u32; 2] = [3, 4];
-/// A worker's exit code after an exception while it served (`arbiter.py`).
+/// Exit code after an exception: of a worker while it served, of an arbiter in a hook (`arbiter.py`).
 const EXCEPTION: u32 = 255;
+/// Signals that nobody but the process itself is the reason of, when it is not known who sent them: `ILL TRAP ABRT BUS
+/// FPE SEGV SYS` of x86 and ARM, and the timers' `ALRM XCPU XFSZ VTALRM PROF`, which only a process's own are not seen of.
+const OWN: [u32; 12] = [4, 5, 6, 7, 8, 11, 31, 14, 24, 25, 26, 27];
 
 /// Why a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,6 +181,11 @@ impl Status {
     }
 }
 
+/// Why something is not known that happened to a process before it was watched.
+const BEFORE: &str = "what was sent to it before it was watched is not known";
+/// The same of its arbiter.
+const BEFORE_ARBITER: &str = "what its arbiter was asked before it was watched is not known";
+
 /// What is known of a process that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End<'a> {
@@ -235,20 +243,41 @@ impl<'a> End<'a> {
         let stop = self.sent(|signal| is_stop(signal.number) && signal.sender != self.process.pid);
         if let Some(signal) = stop.filter(|_| self.is_graceful(status)) {
             let cause = if self.arbiter.is_none() { Cause::Shutdown } else { Cause::Killed };
-            let asked = self.asked.filter(|_| self.by_arbiter(signal)).or(self.ending);
-            return found(asked.unwrap_or(cause), Some(signal));
+            let asked = self.asked.filter(|_| self.by_arbiter(signal)).or(self.ending).unwrap_or(cause);
+            if asked == Cause::Unknown {
+                return Verdict { signal: Some(signal), ..unknown(BEFORE_ARBITER) };
+            }
+            return found(asked, Some(signal));
         }
         // A worker answers an abort with exit 0 or 1, whoever sent it (`workers/base.py`, `handle_abort`).
         let abort = self.sent(|signal| signal.number == signal::ABRT && signal.sender != self.process.pid);
         if let Some(signal) = abort.filter(|_| status.code().is_some_and(|code| code <= 1)) {
             return found(Cause::Killed, Some(signal));
         }
-        if let Some(number) = status.signal() {
-            let behind = self.sent(|signal| signal.number == number);
-            let foreign = behind.filter(|signal| signal.code <= 0 && signal.sender != self.process.pid);
-            return found(if foreign.is_some() { Cause::Killed } else { Cause::Crash }, foreign.or(behind));
+        match status.signal() {
+            Some(number) => self.signalled(number),
+            None => self.exited(status.code().unwrap_or(0)),
         }
-        self.exited(status.code().unwrap_or(0))
+    }
+
+    /// Ended by a signal other than KILL.
+    fn signalled(&self, number: u32) -> Verdict<'a> {
+        let found = |cause, signal| Verdict { cause, signal, reason: None };
+        let behind = self.sent(|signal| signal.number == number);
+        let foreign = behind.filter(|signal| signal.code <= 0 && signal.sender != self.process.pid);
+        match behind {
+            _ if foreign.is_some() => found(Cause::Killed, foreign),
+            // uvicorn raises the stop again that it has finished for; here it sent itself the first one, too.
+            _ if is_stop(number) && self.blind => {
+                Verdict { reason: Some(BEFORE), ..found(Cause::Unknown, None) }
+            }
+            Some(signal) if is_stop(number) && self.arbiter.is_some() => found(Cause::Recycle, Some(signal)),
+            None if !OWN.contains(&number) => {
+                let reason = Some("the signal that ended it was not seen");
+                Verdict { reason, ..found(Cause::Unknown, None) }
+            }
+            behind => found(Cause::Crash, behind),
+        }
     }
 
     /// Ended by KILL: whose?
@@ -258,13 +287,14 @@ impl<'a> End<'a> {
             let reason = Some("the signal that killed it was not seen");
             return Verdict { cause: Cause::Unknown, signal: None, reason };
         };
-        let stopped = self.sent(|signal| is_stop(signal.number)).is_some();
+        let stopped = self.sent(|signal| is_stop(signal.number)).is_some() || self.ending.is_some();
+        if self.blind && !stopped && self.by_arbiter(signal) {
+            return Verdict { cause: Cause::Unknown, signal: Some(signal), reason: Some(BEFORE) };
+        }
         let cause = match signal.code {
             _ if signal.sender == self.process.pid => Cause::Crash, // by itself, or for its use of the processor
             SI_KERNEL if self.contained => Cause::Container,
-            0 if self.by_arbiter(signal) && (stopped || self.asked.is_some() || self.ending.is_some()) => {
-                Cause::GracefulTimeout
-            }
+            0 if self.by_arbiter(signal) && stopped => Cause::GracefulTimeout,
             _ => Cause::Killed,
         };
         found(cause, Some(signal))
@@ -277,13 +307,10 @@ impl<'a> End<'a> {
             (0, _) if self.orphaned => found(Cause::Orphaned),
             (_, Some(_)) if !self.ready => found(Cause::BootFailure),
             (_, None) if self.ending.is_some() => found(self.ending.unwrap_or(Cause::Exit)),
-            (0, Some(_)) if self.blind => {
-                let reason = Some("what was sent to it before it was watched is not known");
-                Verdict { cause: Cause::Unknown, signal: None, reason }
-            }
-            (0, Some(_)) => found(Cause::Recycle),
-            (EXCEPTION, Some(_)) => found(Cause::Exception),
             (_, None) if !self.ready && code != 0 => found(Cause::BootFailure),
+            (0, _) if self.blind => Verdict { reason: Some(BEFORE), ..found(Cause::Unknown) },
+            (0, Some(_)) => found(Cause::Recycle),
+            (EXCEPTION, _) => found(Cause::Exception),
             _ => found(Cause::Exit),
         }
     }

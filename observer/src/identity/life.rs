@@ -9,9 +9,9 @@ const SIGNALS: usize = 16;
 const MS: u64 = 1_000_000;
 /// Heartbeats nearer to each other than this come from requests, not from idling, in nanoseconds.
 const BUSY: u64 = 300 * MS;
-/// After a process was found, how long what was sent to it before may still end it, in nanoseconds: gunicorn's
-/// default graceful timeout.
-const BLIND: u64 = 30_000 * MS;
+/// After a process was found, how long what was sent to it before may still end it at least, in nanoseconds: gunicorn's
+/// default for both of its timeouts.
+pub const BLIND: u64 = 30_000 * MS;
 /// Threaded and asynchronous workers beat every second (`workers/gthread.py` and others).
 const SECOND: std::ops::Range<u64> = 900 * MS..1_200 * MS;
 /// A worker that beats every second is in trouble after this many nanoseconds without, however long its timeout.
@@ -78,13 +78,21 @@ impl Life {
         }
     }
 
-    /// Whether it may have been asked to end before it was found: not if it took up a request since, nor long after.
-    pub fn is_blind(&self, now: KernelTime) -> bool {
-        self.found.is_some_and(|found| now.since(found) < BLIND && self.served.is_none_or(|at| at < found))
+    /// Whether it may have been asked to end before it was found: not if it took up a request since, nor when the
+    /// `longest` time to finish what it did is over, in nanoseconds.
+    pub fn is_blind(&self, now: KernelTime, longest: u64) -> bool {
+        self.found.is_some_and(|found| now.since(found) < longest && self.served.is_none_or(|at| at < found))
     }
 
-    /// Keeps a signal; the last one gives way when there are too many, since the first ones decide.
+    /// Keeps a signal, and of equal ones the first; the last one gives way when there are too many, since the first ones
+    /// decide.
     pub fn sent(&mut self, signal: Signal) {
+        let same = |known: &&Signal| {
+            (known.number, known.sender, known.code) == (signal.number, signal.sender, signal.code)
+        };
+        if self.signals.iter().any(|known| same(&known)) {
+            return;
+        }
         self.signals.truncate(SIGNALS - 1);
         self.signals.push(signal);
     }
@@ -127,16 +135,12 @@ impl Pulse {
     }
 
     /// After how many nanoseconds without a beat something is wrong; `timeout` is gunicorn's option in nanoseconds,
-    /// if it is known. A worker that beats every half of its timeout is killed after two of its periods.
+    /// if it is known. A worker that beats every half of its timeout is killed after two of its periods. Where neither
+    /// is known, a long silence may be in order.
     pub fn limit(&self, timeout: Option<u64>) -> Option<u64> {
-        /// Gunicorn's default (`config.py`).
-        const TIMEOUT: u64 = 30_000 * MS;
         let every_second = self.period().is_some_and(|period| SECOND.contains(&period));
         let learned = self.period().filter(|_| !every_second).map(|period| period.saturating_mul(2));
-        let kills = match timeout.or(learned).unwrap_or(TIMEOUT) {
-            0 => None,
-            timeout => Some(timeout / 10 * 7),
-        };
+        let kills = timeout.or(learned).filter(|timeout| *timeout > 0).map(|timeout| timeout / 10 * 7);
         let blocked = every_second.then_some(LOOP_BLOCKED);
         kills.into_iter().chain(blocked).min()
     }
@@ -171,7 +175,8 @@ mod tests {
         assert_eq!(sync.limit(None), Some(8_400 * MS)); // a timeout of 12 s, learned
         assert_eq!(sync.limit(Some(30_000 * MS)), Some(21_000 * MS));
         assert_eq!(sync.limit(Some(0)), None);
-        assert_eq!(Pulse::default().limit(None), Some(21_000 * MS));
+        assert_eq!(Pulse::default().limit(Some(30_000 * MS)), Some(21_000 * MS));
+        assert_eq!(Pulse::default().limit(None), None);
     }
 
     #[test]

@@ -130,9 +130,9 @@ impl Conditions {
     }
 
     fn hold(&self, master: &Facts, service: &str) -> bool {
-        // Whoever writes `service=shop` does not think of the namespace.
+        // Whoever writes `service=shop` does not think of the namespace; a name may have a `|` of its own.
         let named = |pattern: &String| {
-            let name = service.split_once('|').map_or(service, |(name, _)| name);
+            let name = service.rsplit_once('|').map_or(service, |(name, _)| name);
             is_like(pattern, service) || is_like(pattern, name)
         };
         let in_container = |id: &String| master.container.as_ref().is_some_and(|own| own.starts_with(id));

@@ -10,7 +10,8 @@ use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 
 /// The settings that are looked for.
-const SETTINGS: [&str; 4] = ["proc_name", "wsgi_app", "bind", "timeout"];
+const SETTINGS: [&str; 7] =
+    ["proc_name", "wsgi_app", "bind", "timeout", "graceful_timeout", "worker_class", "threads"];
 /// A configuration file is a page or two; nobody's gigabytes are read.
 const LIMIT_BYTES: u64 = 256 << 10;
 
@@ -43,11 +44,25 @@ fn open(root: &Path, path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Settings that are assigned a string literal at the beginning of a line; the last assignment is the one that counts,
-/// and if that is no literal, there is no telling.
+/// Settings that are assigned a literal at the beginning of a line; the last assignment is the one that counts, and if
+/// that is no literal, there is no telling: the value is empty.
 fn literals(text: &str) -> Vec<(String, String)> {
-    let value = |name: &str| text.lines().filter_map(|line| assigned(line, name)).next_back()?;
-    SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), value(name)?))).collect()
+    let value = |name: &str| {
+        let value = text.lines().filter_map(|line| assigned(line, name)).next_back();
+        value.or_else(|| mentions(text, name).then_some(None))
+    };
+    let found = |name: &&str| Some(((*name).to_owned(), value(name)?.unwrap_or_default()));
+    SETTINGS.iter().filter_map(found).collect()
+}
+
+/// Whether a setting may be set in another way than by a line of its own: below an `if`, or by what is imported.
+fn mentions(text: &str, name: &str) -> bool {
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+    text.lines().map(|line| line.split('#').next().unwrap_or_default()).any(|code| {
+        code.split(|letter| !is_word(letter)).any(|word| word == name)
+            || code.contains("import *")
+            || code.contains("globals()")
+    })
 }
 
 /// A whole number, with a comment perhaps.
@@ -85,13 +100,14 @@ mod tests {
             ("workers = 2\nproc_name='shop' # the name\n", Some("shop")),
             ("proc_name: str = 'shop'", Some("shop")),
             ("proc_name = 'a'\nproc_name = 'b'\n", Some("b")),
-            ("proc_name = 'a'\nproc_name = name()\n", None),
-            ("proc_name = 'a' + 'b'", None),
-            ("proc_name = f'a{x}'", None),
-            ("proc_name = '''a'''", None),
-            ("proc_name = 'a\\n'", None),
-            ("proc_name == 'a'", None),
-            ("  proc_name = 'a'", None),
+            ("proc_name = 'a'\nproc_name = name()\n", Some("")),
+            ("proc_name = 'a' + 'b'", Some("")),
+            ("proc_name = f'a{x}'", Some("")),
+            ("proc_name = '''a'''", Some("")),
+            ("proc_name = 'a\\n'", Some("")),
+            ("proc_name == 'a'", Some("")),
+            ("if x:\n  proc_name = 'a'", Some("")),
+            ("from base import *", Some("")),
             ("# proc_name = 'a'", None),
             ("proc_names = 'a'", None),
             ("", None),
@@ -100,6 +116,8 @@ mod tests {
             let found = literals(text).into_iter().find(|(name, _)| name == "proc_name");
             assert_eq!(found.map(|(_, value)| value).as_deref(), expected, "{text}");
         }
+        let limits = literals("graceful_timeout = 70 # long\ntimeout = int(env)\n");
+        assert_eq!(limits, [("timeout", ""), ("graceful_timeout", "70")].map(|(a, b)| (a.into(), b.into())));
         let two = literals("wsgi_app = 'a:b'\nbind = '127.0.0.1:8000'");
         assert_eq!(two.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["wsgi_app", "bind"]);
     }

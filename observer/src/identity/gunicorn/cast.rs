@@ -107,10 +107,7 @@ impl Model {
         let Some(other) = other.and_then(|process| process.instead_of) else { return };
         match self.processes.get_mut(&other) {
             Some(hooks) if hooks.life.ready.is_some() => return,
-            Some(hooks) => {
-                hooks.role = None;
-                changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
-            }
+            Some(_) => self.uncast(other, changes),
             None => {} // it ended, and was taken for a worker that did not boot
         }
         let parent = self.processes.get(&pid).and_then(|process| process.parent);

@@ -14,18 +14,20 @@ use super::cause::End;
 use super::cause::Signal;
 use super::cause::Status;
 use super::cause::is_stop;
-use super::cause::signal;
 use super::chronicle::Chronicle;
 use super::chronicle::Open;
 use super::event::Event;
 use super::found;
+use super::life::BLIND;
 use super::life::Life;
 use super::naming::Given;
+use super::naming::arguments;
 use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 
 mod announce; // who is an instance, under which name
 mod cast; // who has which role, where that takes more than one look
+mod held; // ends of those that may not have been workers
 mod tell; // which events follow
 
 /// A change that others have to know of.
@@ -59,6 +61,14 @@ pub struct Fork {
     pub inner: u32,
     /// Whether the forking thread had made a slot for it.
     pub slot: bool,
+}
+
+/// An end that is told later, or not at all.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    at: KernelTime,
+    status: Status,
+    oom: bool,
 }
 
 /// Why a process is not reported.
@@ -98,6 +108,8 @@ struct Process {
     start: Option<Open>,
     exit: Option<Open>,
     stuck: Option<Open>,
+    /// It ended, and what it was is not certain yet.
+    held: Option<Held>,
 }
 
 /// Every process that matters to gunicorn, by pid.
@@ -122,6 +134,7 @@ impl Model {
     /// A process made a worker slot: it is an arbiter.
     pub fn slotted(&mut self, at: KernelTime, key: ProcessKey, changes: &mut Vec<Change>) {
         self.now = at;
+        self.release_of(key, changes);
         if let Some(known) = self.processes.get_mut(&key.pid).filter(|known| known.key == key) {
             known.arbiter.newest = None;
             let known = known.clone();
@@ -155,9 +168,13 @@ impl Model {
         if self.processes.get(&child.pid).is_some_and(|known| known.key == child) {
             return; // the scan came before this record
         }
+        self.release(child.pid, changes);
         self.leave(child.pid, None, false, changes); // its end went by unseen
         if slot && !self.process(parent).and_then(|parent| parent.role).is_some_and(Role::is_arbiter) {
             self.slotted(at, parent, changes);
+        }
+        if !slot {
+            self.dismiss(parent, changes);
         }
         let Some(known) = self.process(parent) else { return };
         let role = match known.role {
@@ -191,6 +208,10 @@ impl Model {
         self.now = at;
         match self.processes.get_mut(&pid) {
             Some(process) if process.role.is_none() => process.execed = true, // an upgrade, perhaps
+            Some(process) if process.is_doubtful() => {
+                process.execed = true;
+                self.uncast(pid, changes); // a hook's child, that its arbiter forked between slot and worker
+            }
             _ => self.leave(pid, None, false, changes),
         }
     }
@@ -198,7 +219,15 @@ impl Model {
     /// A process ended.
     pub fn exited(&mut self, at: KernelTime, pid: u32, status: Status, oom: bool, changes: &mut Vec<Change>) {
         self.now = at;
-        self.leave(pid, Some(status), oom, changes);
+        match self.processes.get_mut(&pid) {
+            Some(process) if process.is_doubtful() => process.held = Some(Held { at, status, oom }),
+            Some(process) if process.role.is_some_and(Role::is_arbiter) => {
+                let key = process.key;
+                self.release_of(key, changes);
+                self.leave(pid, Some(status), oom, changes);
+            }
+            _ => self.leave(pid, Some(status), oom, changes),
+        }
     }
 
     /// A process could not be looked at, because it ended. Its end is still to be told when its start was.
@@ -211,15 +240,18 @@ impl Model {
     /// A signal was sent to a process and not thrown away.
     pub fn signalled(&mut self, target: ProcessKey, sent: Signal, changes: &mut Vec<Change>) {
         self.now = sent.at;
+        let parent = self.process(target).and_then(|process| process.parent);
+        if let Some(arbiter) = parent.filter(|parent| parent.pid == sent.sender) {
+            self.release_of(arbiter, changes); // it acts on the end of a worker, perhaps
+        }
         let Some(process) = self.process(target) else { return };
         let arbiter = process.parent.filter(|parent| sent.code == 0 && parent.pid == sent.sender);
         let why = arbiter.and_then(|arbiter| self.process(arbiter)).map(|arbiter| {
-            let forked = process.life.forked;
-            arbiter.arbiter.why(sent.at, forked)
+            let blind = arbiter.life.found.is_some_and(|found| sent.at.since(found) < arbiter.longest());
+            arbiter.arbiter.why(sent.at, process.life.forked, blind)
         });
         let Some(process) = self.processes.get_mut(&target.pid) else { return };
-        let ends = is_stop(sent.number) || sent.number == signal::KILL;
-        if let Some(why) = why.filter(|_| ends && process.role.is_some()) {
+        if let Some(why) = why.filter(|_| is_stop(sent.number) && process.role.is_some()) {
             process.life.asked.get_or_insert(why);
         }
         if process.role.is_some_and(Role::is_arbiter) {
@@ -341,7 +373,11 @@ impl Model {
             orphaned: process.orphaned,
             ready,
             contained: process.inner_pid != pid,
-            blind: process.life.is_blind(self.now),
+            blind: if role.is_arbiter() {
+                process.life.found.is_some() // it never ends by itself
+            } else {
+                process.life.is_blind(self.now, parent.map_or(BLIND, Process::longest))
+            },
         };
         let verdict = end.verdict();
         self.tell_exit(&process, role, status, &verdict, changes);
@@ -380,6 +416,19 @@ impl Model {
 }
 
 impl Process {
+    /// How long a worker of this arbiter may take to end after it was asked to, in nanoseconds: until it has finished its
+    /// requests, or until it has not beaten for too long.
+    fn longest(&self) -> u64 {
+        let Some(facts) = &self.facts else { return BLIND };
+        let limits = [arguments::graceful_timeout(facts), arguments::timeout(facts)];
+        let limit = |seconds: Option<u64>| match seconds {
+            Some(0) => u64::MAX, // never killed
+            Some(seconds) => seconds.saturating_mul(1_000_000_000),
+            None => BLIND,
+        };
+        limits.map(limit).into_iter().fold(BLIND, u64::max)
+    }
+
     fn new(key: ProcessKey) -> Process {
         Process {
             key,
@@ -399,6 +448,7 @@ impl Process {
             start: None,
             exit: None,
             stuck: None,
+            held: None,
         }
     }
 }

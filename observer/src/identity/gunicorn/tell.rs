@@ -30,6 +30,7 @@ impl Model {
     /// Time passed: what did not happen is told, too.
     pub fn tick(&mut self, at: KernelTime, wall: WallOffset, changes: &mut Vec<Change>) {
         (self.now, self.chronicle.wall) = (at, wall);
+        self.release_late(changes);
         let pids: Vec<u32> = self.processes.keys().copied().collect();
         for pid in pids {
             self.tell_stuck(pid, changes);
@@ -219,8 +220,6 @@ impl Model {
         if let Some(arbiter) = arbiter {
             let served = process.life.ready.map(|ready| now.since(ready));
             told = arbiter.arbiter.deaths.note(now, served, verdict.cause);
-            // A hook's child may have been taken for the worker (see `Model::beat`): one fact when it repeats.
-            told &= !(booting && status == Some(Status(0)) && process.life.signals.is_empty());
             if status.is_some_and(Status::stops_arbiter) {
                 arbiter.arbiter.ending.get_or_insert(Cause::BootFailure);
             }

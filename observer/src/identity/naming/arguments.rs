@@ -287,14 +287,30 @@ pub fn config_file(facts: &Facts) -> Option<String> {
     (!path.starts_with("python:")).then(|| path.to_owned())
 }
 
-/// After how many seconds without a heartbeat a master kills a worker, where it was told.
+/// After how many seconds without a heartbeat a master kills a worker, where that can be told.
 pub fn timeout(master: &Facts) -> Option<u64> {
-    let typed = match Launch::of(&master.argv) {
-        Launch::Gunicorn(arguments) => arguments.value("timeout").map(str::to_owned),
+    duration(master, "timeout", "timeout", 30)
+}
+
+/// How many seconds a worker may take to finish its requests, where that can be told.
+pub fn graceful_timeout(master: &Facts) -> Option<u64> {
+    duration(master, "graceful-timeout", "graceful_timeout", 30)
+}
+
+/// Seconds of an option; gunicorn's default holds where command line, environment and configuration file can be read and
+/// say nothing. A program that has gunicorn inside sets what it likes.
+fn duration(master: &Facts, option: &str, setting: &str, default: u64) -> Option<u64> {
+    let launch = Launch::of(&master.argv);
+    let typed = match &launch {
+        Launch::Gunicorn(arguments) => arguments.value(option).map(str::to_owned),
         Launch::Program(_) | Launch::Unknown => None,
     };
-    let typed = typed.or_else(|| from_environ(master).value("timeout").map(str::to_owned));
-    typed.or_else(|| master.setting("timeout").map(str::to_owned))?.parse().ok()
+    let written = || master.config.iter().find(|(name, _)| name == setting).map(|(_, value)| value.clone());
+    match typed.or_else(|| from_environ(master).value(option).map(str::to_owned)).or_else(written) {
+        Some(text) => text.parse().ok(), // empty for what is computed
+        None if matches!(launch, Launch::Gunicorn(_)) && config_file(master).is_some() => Some(default),
+        None => None,
+    }
 }
 
 /// The TCP ports that a master's workers serve: those it listens on, else (`--reuse-port`: the workers listen) those

@@ -4,7 +4,7 @@ use super::*;
 type Life = fn(&mut World);
 
 /// What happens to worker 11 of master 10, and why it is said to have ended.
-const ENDS: [(&str, Life, &str); 31] = [
+const ENDS: [(&str, Life, &str); 37] = [
     ("max-requests", |w| w.exit(11, 0), "recycle"),
     ("timeout, 22 and later", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 0)).1, "timeout"),
     ("timeout, up to 21", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 1)).1, "timeout"),
@@ -23,6 +23,16 @@ const ENDS: [(&str, Life, &str); 31] = [
     ("fault that a stranger sent", |w| (w.signal(STRANGER, 11, 11), w.end(11, 139, false)).1, "killed"),
     ("kill -9", |w| (w.signal(STRANGER, 11, signal::KILL), w.end(11, 9, false)).1, "killed"),
     ("kill", |w| (w.signal(STRANGER, 11, signal::TERM), w.exit(11, 0)).1, "killed"),
+    ("alarm by a stranger", |w| (w.signal(STRANGER, 11, 14), w.end(11, 14, false)).1, "killed"),
+    ("alarm of its own", |w| w.end(11, 14, false), "crash"),
+    ("a signal that nobody saw", |w| w.end(11, 30, false), "unknown"),
+    (
+        "kill -9 by its master, which asked nothing",
+        |w| (w.signal(10, 11, 9), w.end(11, 9, false)).1,
+        "killed",
+    ),
+    ("a stop of its own, uvicorn", |w| (w.signal_code(11, 11, 15, -6), w.end(11, 15, false)).1, "recycle"),
+    ("a stop of its own", |w| (w.signal_code(11, 11, 15, 0), w.exit(11, 0)).1, "recycle"),
     ("abort by a stranger", |w| (w.signal(STRANGER, 11, signal::ABRT), w.exit(11, 0)).1, "killed"),
     ("abort by a stranger, up to 21", |w| (w.signal(STRANGER, 11, signal::ABRT), w.exit(11, 1)).1, "killed"),
     (
@@ -263,26 +273,4 @@ fn silence_counts_from_when_it_was_watched() {
     assert_eq!(world.events(EventName::Stuck).len(), 0);
     world.wait(21_000);
     assert_eq!(world.events(EventName::Stuck).len(), 1);
-}
-
-#[test]
-fn what_was_sent_before_it_was_watched_is_not_known() {
-    let mut world = World::new();
-    let slots = vec![(1, 1)];
-    let holder = |pid, parent, caught| Holder {
-        facts: Facts { caught, ..facts(pid, parent) },
-        slots: slots.clone(),
-        booting: false,
-        beat: None,
-    };
-    let worker = |pid| holder(pid, 10, 0);
-    let holders = [holder(10, 1, found::MASTER), worker(11), worker(12), worker(13)];
-    world.found(&holders);
-    world.exit(11, 0);
-    world.ms += 1;
-    world.model.instance(world.at(), 13, &mut world.changes);
-    world.exit(13, 0);
-    world.wait(60_000);
-    world.exit(12, 0);
-    assert_eq!([11, 12, 13].map(|pid| world.cause(pid)), ["unknown", "recycle", "recycle"]);
 }

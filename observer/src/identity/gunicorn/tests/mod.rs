@@ -1,5 +1,7 @@
 //! Lives of gunicorns, told record by record, and what the model makes of them.
 mod ends;
+mod hooks;
+mod late;
 mod roles;
 
 use super::*;
