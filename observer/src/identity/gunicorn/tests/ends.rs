@@ -268,15 +268,14 @@ fn silence_counts_from_when_it_was_watched() {
 #[test]
 fn what_was_sent_before_it_was_watched_is_not_known() {
     let mut world = World::new();
-    let slots = vec![(1, 1)];
-    let holder = |pid, parent, caught| Holder {
+    let holder = |pid, parent, slots: &[u64], caught| Holder {
         facts: Facts { caught, ..facts(pid, parent) },
-        slots: slots.clone(),
+        slots: slots.iter().map(|ino| (1, *ino)).collect(),
         booting: false,
         beat: None,
     };
-    let worker = |pid| holder(pid, 10, 0);
-    let holders = [holder(10, 1, found::MASTER), worker(11), worker(12), worker(13)];
+    let worker = |pid: u32| holder(pid, 10, &[pid.into()], 0);
+    let holders = [holder(10, 1, &[11, 12, 13], found::MASTER), worker(11), worker(12), worker(13)];
     world.found(&holders);
     world.exit(11, 0);
     world.ms += 1;
