@@ -23,6 +23,15 @@ def fork():
         os._exit(0)
 
 
+def daemon():
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        fork()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
 def pool():
     for _ in range(3):
         process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
@@ -60,6 +69,7 @@ ACTIONS = {
     "hang": lambda: time.sleep(600),
     "spin": lambda: sum(range(10**13)),  # in C, where no signal handler of Python runs
     "fork": fork,
+    "daemon": daemon,
     "pool": pool,
     "spawn": lambda: spawned("spawn"),
     "forkserver": lambda: spawned("forkserver"),

@@ -75,7 +75,7 @@ fn roles(case: &Case, truth: &Truth, seen: &Seen, view: View, found: &mut Vec<St
             ));
         }
         let allowed = |role: &str| match member.kind {
-            Kind::Master => ["master", "upgrade-master"].contains(&role),
+            Kind::Master => role == "master" || role == "upgrade-master" && !case.said.contains_key(role),
             Kind::Other => case.said.values().any(|said| said == role),
             Kind::Worker | Kind::DirtyArbiter | Kind::DirtyWorker | Kind::Child => {
                 role == member.kind.name() || role == "orphan" || case.late.values().any(|late| late == role)

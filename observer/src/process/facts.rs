@@ -19,9 +19,9 @@ use crate::identity::naming;
 use crate::identity::naming::arguments;
 use crate::python::version;
 
-/// The variables that are kept: what names and settings come from. Never a secret; of `PYTHONPATH` only whether the
+/// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 18] = [
+const VARIABLES: [&str; 19] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
@@ -31,6 +31,7 @@ const VARIABLES: [&str; 18] = [
     "DD_SERVICE",
     "NEW_RELIC_APP_NAME",
     "GUNICORN_CMD_ARGS",
+    "GUNICORN_PID",
     "PORT",
     "PWD",
     "VIRTUAL_ENV",

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::clock::KernelTime;
 use crate::identity::Holder;
 use crate::identity::SlotFile;
+use crate::identity::found;
 use crate::identity::found::MASTER;
 
 /// What `mkstemp` makes; gunicorn up to 21.2 changes it with its beats (`workertmp.py`).
@@ -35,7 +36,7 @@ fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let slots = slots(pid);
     let caught = process.status().ok()?.sigcgt;
-    if slots.is_empty() && !(caught & MASTER == MASTER && is_python(&process) && listens(&process)) {
+    if slots.is_empty() && !(found::catches_as_master(caught) && is_python(&process) && listens(&process)) {
         return None;
     }
     // A worker keeps its own slot only. One of several cannot be told (dirty workers keep those of their siblings).

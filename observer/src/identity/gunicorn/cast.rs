@@ -75,12 +75,13 @@ impl Model {
             return;
         };
         let master = |process: &&Process| matches!(process.role, Some(Role::Master | Role::UpgradeMaster));
-        let parent = self.processes.get(&facts.parent).filter(master).map(|parent| parent.key);
-        let role = match parent {
+        let above = self.processes.get(&facts.parent).filter(master);
+        let role = match above {
             _ if found::is_dirty(facts) => Role::DirtyArbiter,
-            Some(_) => Role::UpgradeMaster,
-            None => Role::Master,
+            Some(old) if found::is_upgrade(facts, old.inner_pid) => Role::UpgradeMaster,
+            _ => Role::Master, // who starts it without USR2, as a hook may, is not above it
         };
+        let parent = above.map(|above| above.key).filter(|_| role != Role::Master);
         let key = process.key;
         self.below(pid, parent, role, changes);
         let is_its = |process: &&Process| {

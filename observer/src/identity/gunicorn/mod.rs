@@ -10,6 +10,7 @@ use super::Instance;
 use super::ProcessKey;
 use super::Role;
 use super::arbiter::Arbiter;
+use super::arbiter::Upgrade;
 use super::cause::End;
 use super::cause::Signal;
 use super::cause::Status;
@@ -138,15 +139,18 @@ impl Model {
         if let Some(known) = self.processes.get_mut(&key.pid).filter(|known| known.key == key) {
             known.arbiter.newest = None;
             let known = known.clone();
-            let parent = known.parent.and_then(|parent| self.process(parent)).and_then(|parent| parent.role);
-            match (known.role, parent) {
+            let parent = known.parent.and_then(|parent| self.process(parent));
+            let is_heir = |upgrade: &Upgrade| upgrade.child == Some(key.pid);
+            let upgraded = parent.and_then(|parent| parent.arbiter.upgrade.as_ref()).is_some_and(is_heir);
+            match (known.role, parent.and_then(|parent| parent.role)) {
                 (Some(role), _) if role.is_arbiter() => {
                     if known.facts.is_none() {
                         changes.push(Change::Ask(key.pid)); // they could not be read before
                     }
                     return;
                 }
-                (None, Some(Role::Master | Role::UpgradeMaster)) => {
+                // What a master started otherwise than by USR2 is told by its facts.
+                (None, Some(Role::Master | Role::UpgradeMaster)) if upgraded || !known.execed => {
                     let role = if known.execed { Role::UpgradeMaster } else { Role::DirtyArbiter };
                     self.cast(key.pid, role, changes);
                     changes.push(Change::Ask(key.pid));
@@ -295,6 +299,13 @@ impl Model {
         for (holder, role, parent) in found::roles(holders) {
             let parent = parent.and_then(|pid| self.processes.get(&pid)).map(|parent| parent.key);
             self.adopt(holder, role, parent, changes);
+        }
+        // Of those about which the scan says nothing the probes may have said it.
+        for holder in holders {
+            let known = self.process(holder.facts.key);
+            if let Some((role, parent)) = known.and_then(|known| Some((known.role?, known.parent))) {
+                self.adopt(holder, role, parent, changes);
+            }
         }
     }
 

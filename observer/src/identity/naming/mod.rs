@@ -12,6 +12,7 @@ pub use instance::distinct;
 pub use instance::master;
 pub use instance::orphan;
 pub use instance::worker;
+pub use service::is_titled_upgrade;
 pub use service::service;
 pub use service::watched;
 

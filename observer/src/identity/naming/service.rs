@@ -86,9 +86,18 @@ fn resource_attribute(facts: &Facts) -> Option<String> {
 /// long as the old one is its parent.
 fn title(facts: &Facts) -> Option<&str> {
     let name = titled(facts.title.as_deref()?)?;
+    old_title(facts).or(Some(name)).filter(|name| *name != NAMELESS)
+}
+
+/// Whether the title is that of a new master whose old one is its parent.
+pub fn is_titled_upgrade(facts: &Facts) -> bool {
+    old_title(facts).is_some()
+}
+
+/// The name in the title of a new master's parent, without which its own has `.2` behind it.
+fn old_title(facts: &Facts) -> Option<&str> {
     let of_parent = facts.parent_title.as_deref().and_then(titled);
-    let plain = name.strip_suffix(".2").filter(|plain| of_parent == Some(plain));
-    plain.or(Some(name)).filter(|name| *name != NAMELESS)
+    titled(facts.title.as_deref()?)?.strip_suffix(".2").filter(|plain| of_parent == Some(plain))
 }
 
 /// `name` of `gunicorn: master [name]`.

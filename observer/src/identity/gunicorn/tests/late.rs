@@ -6,12 +6,14 @@ const MASTER: u64 = found::MASTER;
 /// Master 10 and its workers 11, 12 and 13, found; the master was started with these options.
 fn late(options: &str) -> World {
     let mut world = World::new();
-    let holder = |pid, parent, caught| {
+    let holder = |pid: u32, parent, slots: &[u32], caught| {
         let mut facts = Facts { caught, ..facts(pid, parent) };
         facts.argv.extend(options.split_whitespace().map(str::to_owned));
-        Holder { facts, slots: vec![(1, 1)], booting: false, beat: None }
+        let slots = slots.iter().map(|ino| (1, u64::from(*ino))).collect();
+        Holder { facts, slots, booting: false, beat: None }
     };
-    world.found(&[holder(10, 1, MASTER), holder(11, 10, 0), holder(12, 10, 0), holder(13, 10, 0)]);
+    let worker = |pid| holder(pid, 10, &[pid], 0);
+    world.found(&[holder(10, 1, &[11, 12, 13], MASTER), worker(11), worker(12), worker(13)]);
     world
 }
 

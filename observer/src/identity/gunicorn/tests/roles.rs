@@ -148,6 +148,58 @@ fn workers_outlive_a_killed_master_under_their_names() {
     assert_eq!((world.cause(10), world.cause(11)), ("killed".to_owned(), "orphaned".to_owned()));
 }
 
+fn upgraded(mut holder: Holder, old: u32) -> Holder {
+    holder.facts.environ.push(("GUNICORN_PID".to_owned(), old.to_string()));
+    holder
+}
+
+/// It was started by a hook of 10, and is a gunicorn of its own: `-n other`.
+#[test]
+fn a_gunicorn_that_a_hook_starts_is_a_master() {
+    let mut world = World::serving();
+    world.fork(10, 40, false);
+    world.exec(40);
+    world.model.slotted(world.at(), key(40), &mut world.changes);
+    assert_eq!(world.role(40), None); // until its facts say which
+    world.model.learned(facts(40, 10), &mut world.changes);
+    world.worker(40, 41);
+    assert_eq!((world.role(40), world.role(41)), (Some(Role::Master), Some(Role::Worker)));
+    world.exit(10, 0);
+    assert_eq!(world.role(40), Some(Role::Master));
+
+    // The probes came after the USR2.
+    let mut world = World::serving();
+    world.model.slotted(world.at(), key(40), &mut world.changes);
+    world.model.learned(upgraded(holder(40, 10, &[], 0), 10).facts, &mut world.changes);
+    assert_eq!(world.role(40), Some(Role::UpgradeMaster));
+
+    // Both late; 60 inherited the variable from a master that was promoted since.
+    let mut world = World::new();
+    let titled = |pid, title: &str| {
+        let mut holder = holder(pid, 10, &[u64::from(pid)], MASTER);
+        holder.facts.parent_title = Some("gunicorn: master [shop]".to_owned());
+        holder.facts.title = Some(format!("gunicorn: master [{title}]"));
+        holder
+    };
+    world.found(&[
+        holder(10, 1, &[1], MASTER),
+        holder(11, 10, &[1], WORKER),
+        holder(40, 10, &[7], MASTER),
+        holder(41, 40, &[7], WORKER),
+        upgraded(holder(60, 10, &[8], MASTER), 9),
+        holder(61, 60, &[8], WORKER),
+        titled(70, "shop"),
+        holder(71, 70, &[70], WORKER),
+        titled(80, "shop.2"),
+        holder(81, 80, &[80], WORKER),
+    ]);
+    let masters = [10, 40, 60, 70, 80].map(|pid| world.role(pid).map(Role::name));
+    let expected = ["master", "master", "master", "master", "upgrade-master"];
+    assert_eq!(masters, expected.map(Some));
+    world.exit(10, 0);
+    assert_eq!(world.role(41), Some(Role::Worker));
+}
+
 #[test]
 fn everybody_is_found_late() {
     let mut world = World::new();
@@ -158,7 +210,7 @@ fn everybody_is_found_late() {
         holder(10, 1, &[1, 2], MASTER),
         holder(12, 10, &[2], WORKER),
         holder(13, 10, &[1, 2], MASTER), // between fork and exec of an upgrade
-        holder(40, 10, &[7], MASTER),
+        upgraded(holder(40, 10, &[7], MASTER), 10),
         holder(41, 40, &[7], WORKER),
         holder(50, 10, &[1, 2, 8, 9], DIRTY),
         holder(51, 50, &[8, 9], WORKER | MASTER & (1 << 16)),
