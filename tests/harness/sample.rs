@@ -73,21 +73,20 @@ pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
 
 /// All meters of the Python dashboard.
 pub fn meters(instance: &Instance, at_ms: i64) -> MeterBatch {
-    let meter = |name, value| Meter { name, value };
     MeterBatch {
         service: instance.service.clone(),
         instance: instance.name.clone(),
         at_ms,
         meters: vec![
-            meter("instance_pvm_total_cpu_utilization", 33.4),
-            meter("instance_pvm_process_cpu_utilization", 12.6),
-            meter("instance_pvm_total_mem_utilization", 41.0),
-            meter("instance_pvm_process_mem_utilization", 3.2),
-            meter("instance_pvm_gc_g0", 700.0),
-            meter("instance_pvm_gc_g1", 60.0),
-            meter("instance_pvm_gc_g2", 5.0),
-            meter("instance_pvm_gc_time", 100.0),
-            meter("instance_pvm_thread_active_count", 4.0),
+            Meter::new("instance_pvm_total_cpu_utilization", 33.4),
+            Meter::new("instance_pvm_process_cpu_utilization", 12.6),
+            Meter::new("instance_pvm_total_mem_utilization", 41.0),
+            Meter::new("instance_pvm_process_mem_utilization", 3.2),
+            Meter::new("instance_pvm_gc_g0", 700.0),
+            Meter::new("instance_pvm_gc_g1", 60.0),
+            Meter::new("instance_pvm_gc_g2", 5.0),
+            Meter::new("instance_pvm_gc_time", 100.0),
+            Meter::new("instance_pvm_thread_active_count", 4.0),
         ],
     }
 }
