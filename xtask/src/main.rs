@@ -6,6 +6,7 @@ mod bless;
 mod check;
 mod demo;
 mod observer;
+mod promtool;
 mod proto;
 mod service;
 mod setup;
