@@ -83,6 +83,14 @@ fn printed(observer: &Observer, service: &str, instance: &str) -> Vec<BTreeMap<S
     all
 }
 
+/// Another gunicorn of this machine may have a process that ends before it was looked at.
+const FOREIGN: &str = "sw_observe_lost_total{reason=\"facts_gone\"}";
+
+/// The reasons for which something was lost, but for that of others.
+fn own(drops: &BTreeMap<String, u64>) -> Vec<&str> {
+    drops.keys().map(String::as_str).filter(|reason| !FOREIGN.contains(reason)).collect()
+}
+
 fn ended(observer: Observer) -> BTreeMap<String, u64> {
     let report = observer.stop();
     report.assert_code(0);
@@ -138,7 +146,7 @@ fn the_page_has_the_numbers_that_are_printed() {
     check_names(&page);
     let drops = ended(observer);
     // Nobody took what waited: the end is the first loss.
-    assert_eq!(drops.keys().collect::<Vec<_>>(), ["send_failed"]);
+    assert_eq!(own(&drops), ["send_failed"]);
 }
 
 /// Each instance's series are its latest printed meters, and both are what the kernel says.
@@ -152,7 +160,7 @@ fn check_meters(observer: &Observer, gunicorn: &Gunicorn, address: SocketAddr, w
         let equal = wait(SOON, || {
             let all = printed(observer, gunicorn.service(), &name);
             // A page is up to 1.5 s old, and a line is printed when it is due.
-            all.iter().skip(before.saturating_sub(3)).any(|meters| *meters == shown).then_some(())
+            all.iter().skip(before.saturating_sub(3)).any(|meters| same(meters, &shown)).then_some(())
         });
         assert!(equal.is_some(), "{name}: {shown:?} was not printed lately");
         let series = |name: &str| {
@@ -165,6 +173,12 @@ fn check_meters(observer: &Observer, gunicorn: &Gunicorn, address: SocketAddr, w
         let resident = series("gunicorn_process_memory_ratio") * total;
         assert!((resident / status(pid, "VmRSS") - 1.0).abs() < 0.1, "{name}: {resident} KiB");
     }
+}
+
+/// The same series with the same values, but for the last digit: JSON is read to that.
+fn same(one: &BTreeMap<String, f64>, other: &BTreeMap<String, f64>) -> bool {
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-12 * a.abs();
+    one.len() == other.len() && one.iter().zip(other).all(|((a, x), (b, y))| a == b && near(*x, *y))
 }
 
 /// What the observer says of itself is what others say of it.
@@ -187,9 +201,8 @@ fn check_own(observer: &Observer, page: &Page, served: usize) {
     assert_eq!(page.value("sw_observe_instances{role=\"master\"}"), 1.0);
     assert_eq!(page.value("sw_observe_queue_entries{kind=\"segments\"}"), served as f64);
     assert_eq!(page.value("sw_observe_queue_capacity_entries{kind=\"segments\"}"), 5000.0);
-    for (series, lost) in page.series("sw_observe_lost_total{") {
-        assert_eq!(lost, 0.0, "{series}");
-    }
+    let lost = |of: &str| page.series(of).filter(|(_, lost)| *lost > 0.0).count();
+    assert_eq!(lost("sw_observe_lost_total{"), lost(FOREIGN), "{}", page.text);
     let mut attached = BTreeMap::new();
     observer.lines_from(0, |line| {
         if let Line::Ready { variants } = line {
@@ -279,9 +292,12 @@ fn losses_are_those_of_the_last_line() {
     let drops = ended(observer);
     for (series, value) in page.series("sw_observe_lost_total{") {
         let reason = series.split('"').nth(1).unwrap();
+        if series == FOREIGN {
+            continue; // more may have come since
+        }
         assert_eq!(value, drops.get(reason).copied().unwrap_or(0) as f64, "{reason}");
     }
-    assert_eq!(drops.keys().collect::<Vec<_>>(), ["bad_sw8", "not_http"]);
+    assert_eq!(own(&drops), ["bad_sw8", "not_http"]);
 }
 
 #[test]
