@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use harness::dashboard;
 use harness::oap::Entity;
 use harness::oap::Server;
 use harness::oap::eventually;
@@ -71,6 +72,8 @@ async fn oap_understands_what_is_reported() {
         after.at_ms = now;
         after.meters[7].value += 60.0;
         oap.send(Report::Meters(after));
+        oap.send(Report::Meters(sample::own_meters(worker, now - 20_000, 1.0)));
+        oap.send(Report::Meters(sample::own_meters(worker, now, 2.0)));
     }
     oap.send(Report::Segment(with_exit(sample::segment(&workers[0], "with-exit", now - 500))));
     oap.send(Report::Segment(failed(sample::segment(&workers[0], "failed", now - 500))));
@@ -80,6 +83,8 @@ async fn oap_understands_what_is_reported() {
     check_instances(&server);
     check_traces(&server, &workers[0].name, now);
     check_metrics(&server, &workers);
+    check_own_meters(&server, &workers[0].name);
+    check_dashboard(&server, &workers[1].name);
     check_events(&server, &oap, &workers, now);
     println!("all after {:.1?}, {} MiB", began.elapsed(), server.memory() / 1024);
 
@@ -191,6 +196,57 @@ fn check_metrics(server: &Server, workers: &[Instance; 2]) {
         server.metric("meter_instance_pvm_gc_time", entity).into_iter().max().filter(|ms| *ms > 0)
     });
     assert!([30, 60].contains(&increase), "{increase} ms");
+}
+
+/// The rules of `deploy/oap`: each value as it was sent, with each of its labels.
+fn check_own_meters(server: &Server, instance: &str) {
+    let entity = Entity::Instance(SERVICE, instance);
+    for (at, rule) in dashboard::rules().into_iter().enumerate() {
+        let name = format!("meter_{}", rule.name);
+        let cases = match &rule.label {
+            None => vec![(name.clone(), 0)],
+            Some(label) => {
+                let each = sample::LABELS.iter().enumerate();
+                each.map(|(n, value)| (format!("{name}{{{label}='{value}'}}"), n)).collect()
+            }
+        };
+        for (expression, label) in cases {
+            let value = sample::own_value(at, label);
+            if rule.is_increase {
+                // As of gc_time: the increase, averaged with the first one's 0 if both fall into one minute.
+                let increase = eventually(&expression, SOON, || {
+                    server.metric(&expression, entity).into_iter().max().filter(|found| *found > 0)
+                });
+                assert!(
+                    [value / 2, (value + 1) / 2, value].contains(&increase),
+                    "{expression}: {increase} of {value}"
+                );
+            } else {
+                let values = eventually(&expression, SOON, || {
+                    Some(server.metric(&expression, entity)).filter(|v| !v.is_empty())
+                });
+                assert!(
+                    values.iter().all(|found| *found == value),
+                    "{expression}: {values:?} and not {value}"
+                );
+            }
+        }
+    }
+}
+
+/// OAP takes the dashboard at its start, hands it out as it is, and has numbers for each of its charts.
+fn check_dashboard(server: &Server, instance: &str) {
+    let (id, configuration) = dashboard::template();
+    assert_eq!(server.dashboard(&id), configuration);
+    let entity = Entity::Instance(SERVICE, instance);
+    let tabs = dashboard::widgets(&configuration).into_iter();
+    for expression in tabs.flat_map(|(_, widgets)| widgets).flat_map(|widget| dashboard::expressions(&widget))
+    {
+        eventually(&expression, SOON, || (!server.metric(&expression, entity).is_empty()).then_some(()));
+    }
+    for expression in dashboard::expressions(&configuration) {
+        server.metric(&expression, entity);
+    }
 }
 
 fn check_events(server: &Server, oap: &Oap, workers: &[Instance; 2], now: i64) {

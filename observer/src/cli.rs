@@ -95,6 +95,10 @@ pub struct RunArgs {
     /// Print instances, spans and meters, beside shipping them
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "text", require_equals = true)]
     print: Option<Print>,
+    /// Serve meters and own numbers in Prometheus text on http://ADDRESS/metrics, such as 127.0.0.1:9105; the kernel then
+    /// accounts the run time of every BPF program of this host
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
     /// Take only this attach variant of each probe
     #[arg(long, value_enum)]
     attach: Option<Attach>,
@@ -216,6 +220,7 @@ impl From<RunArgs> for Raw {
             meter_period_s: args.meter_period,
             queue_size: args.queue_size,
             print: args.print.map(Printing::from),
+            metrics_listen: args.metrics_listen,
             attach: args.attach.map(|attach| match attach {
                 Attach::Kprobe => Variant::Kprobe,
                 Attach::Fentry => Variant::Fentry,

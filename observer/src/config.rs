@@ -1,4 +1,5 @@
 //! Every option, validated as a whole before anything is touched.
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tracing::Level;
@@ -37,6 +38,8 @@ pub struct Raw {
     pub queue_size: usize,
     /// `--print`
     pub print: Option<Printing>,
+    /// `--metrics-listen`
+    pub metrics_listen: Option<String>,
     /// `--attach`
     pub attach: Option<Variant>,
     /// `--ring-size`, in bytes
@@ -63,6 +66,8 @@ pub struct Config {
     pub oap: Option<grpc::Settings>,
     /// How reports are printed; `None` prints nothing.
     pub print: Option<Format>,
+    /// Where numbers are served in Prometheus text; `None` serves none.
+    pub metrics_listen: Option<SocketAddr>,
     /// What to watch, and names that go before those of the targets.
     pub given: Given,
     /// How long after its fork a worker that has not beaten is stuck.
@@ -132,8 +137,9 @@ impl Config {
             kernel::Settings { ring_bytes: raw.ring_bytes, connections: raw.connections, attach: raw.attach };
         let meter_period = Duration::from_secs(raw.meter_period_s);
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
+        let metrics_listen = raw.metrics_listen.as_deref().map(metrics_listen).transpose()?;
         let (oap, given) = (oap(&raw)?, Given { targets, ..raw.given });
-        Ok(Config { oap, print, given, stuck_after, meter_period, kernel, log_level })
+        Ok(Config { oap, print, metrics_listen, given, stuck_after, meter_period, kernel, log_level })
     }
 }
 
@@ -157,6 +163,15 @@ fn oap(raw: &Raw) -> Result<Option<grpc::Settings>, ConfigError> {
         }));
     }
     fail(format!("{port} is not a port number: give HOST:PORT, such as oap.example:11800"))
+}
+
+/// An address, not a name: what listens must not change with a name server's answers.
+fn metrics_listen(address: &str) -> Result<SocketAddr, ConfigError> {
+    let parsed: Option<SocketAddr> = address.parse().ok();
+    parsed.filter(|address| address.port() > 0).ok_or_else(|| ConfigError {
+        option: "--metrics-listen",
+        why: format!("{address} is not IP:PORT: give one such as 127.0.0.1:9105 or [::1]:9105"),
+    })
 }
 
 /// Takes the agent's level names (Python's) and the usual ones, in any case.
@@ -201,8 +216,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_served_only_where_that_is_asked_for() {
+        let listen = |address: &str| Raw { metrics_listen: Some(address.to_owned()), ..raw() };
+        let of = |raw| Config::new(raw, false).unwrap().metrics_listen.map(|address| address.to_string());
+        assert_eq!(of(raw()), None);
+        for address in ["127.0.0.1:9105", "[::1]:9105", "0.0.0.0:1"] {
+            assert_eq!(of(listen(address)).as_deref(), Some(address));
+        }
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         let oap = |oap: &str| Raw { oap: Some(oap.to_owned()), ..raw() };
+        let listen = |address: &str| Raw { metrics_listen: Some(address.to_owned()), ..raw() };
         let cases = [
             (oap("oap"), "--oap"),
             (oap("oap:0"), "--oap"),
@@ -214,6 +240,11 @@ mod tests {
             (Raw { stuck_after_s: 0, ..raw() }, "--stuck-after"),
             (Raw { queue_size: 0, ..raw() }, "--queue-size"),
             (Raw { log_level: "loud".to_owned(), ..raw() }, "--log-level"),
+            (listen("localhost:9105"), "--metrics-listen"),
+            (listen("127.0.0.1:0"), "--metrics-listen"),
+            (listen("9105"), "--metrics-listen"),
+            (listen("::1:9105"), "--metrics-listen"),
+            (listen(""), "--metrics-listen"),
             (Raw { targets: vec!["uwsgi".to_owned()], ..raw() }, "--target"),
             (Raw { exclusions: vec!["port".to_owned()], ..raw() }, "--exclude"),
             (

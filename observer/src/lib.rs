@@ -5,6 +5,7 @@ pub mod cli; // the command line
 pub mod clock; // kernel time, wall time, and the only conversion
 pub mod config; // every option, validated as a whole
 pub mod exchange; // request and response paired, with times
+pub mod expose; // Prometheus text over HTTP
 pub mod identity; // who is who
 pub mod kernel; // everything that touches aya
 pub mod logging; // where log lines go, and how often

@@ -1,7 +1,6 @@
 //! A real OAP server, and the questions to ask it. Needs Java 11 or newer and, the first time, Maven.
 //!
-//! `SW_OBSERVE_OAP_HOME` names the folder of jars and logs (`target/oap`), `SW_OBSERVE_OAP_CONFIG` another folder of
-//! configuration (`tests/oap/config`), `JAVA_OPTS` other options of the JVM.
+//! `JAVA_OPTS` names other options of the JVM; `oap_install` says what else can be chosen.
 #![expect(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
 use std::env;
@@ -9,14 +8,10 @@ use std::fs;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::net::TcpListener;
-use std::path::Path;
 use std::path::PathBuf;
-use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -25,7 +20,13 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 use serde_json::json;
+use tempfile::TempDir;
 use ureq::Agent;
+
+use crate::oap_install::configured;
+use crate::oap_install::home;
+use crate::oap_install::jars;
+use crate::oap_install::java;
 
 /// How long a start may take: 8 s on an idle machine with two cores.
 const START: Duration = Duration::from_secs(180);
@@ -42,7 +43,7 @@ const ENVIRONMENT: [(&str, &str); 12] = [
     ("SW_STORAGE", "h2"),
     ("SW_TELEMETRY", "none"),
     ("SW_HEALTH_CHECKER", "default"),
-    ("SW_METER_ANALYZER_ACTIVE_FILES", "python-runtime"),
+    ("SW_METER_ANALYZER_ACTIVE_FILES", "python-runtime,gunicorn"),
     ("SW_CORE_ENABLE_ENDPOINT_NAME_GROUPING_BY_OPENAPI", "false"),
     ("SW_CORE_ENABLE_HIERARCHY", "false"),
     ("OAP_LOG_LEVEL", "WARN"),
@@ -101,6 +102,7 @@ pub struct Server {
     agent: Agent,
     token: Option<String>,
     log: PathBuf,
+    _config: TempDir,
 }
 
 /// What a metric is about.
@@ -141,9 +143,7 @@ impl Server {
     pub fn start_at(ports: Ports, token: Option<&str>) -> Self {
         let home = home();
         let jars = jars(&home);
-        let config =
-            env::var_os("SW_OBSERVE_OAP_CONFIG").map_or_else(|| folder().join("config"), PathBuf::from);
-        assert!(config.join("application.yml").is_file(), "no application.yml in {}", config.display());
+        let config = configured();
         let Ports { grpc, rest } = ports;
         let log = home.join(format!("oap-{grpc}.log"));
         let out = File::create(&log).expect("the log of the server can be written");
@@ -151,7 +151,7 @@ impl Server {
         let mut java = Command::new(java())
             .args(options.split_whitespace())
             .arg("-cp")
-            .arg(format!("{}:{}/*", config.display(), jars.display()))
+            .arg(format!("{}:{}/*", config.path().display(), jars.display()))
             .arg("org.apache.skywalking.oap.server.starter.OAPServerStartUp")
             .envs(OFF.map(|module| (module, "-")))
             .envs(ENVIRONMENT)
@@ -163,16 +163,17 @@ impl Server {
             .stdout(out)
             .spawn()
             .expect("java can be started: install a Java 11 or newer runtime");
-        let config = Agent::config_builder()
+        let patient = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(10)))
             .build();
-        let agent = Agent::new_with_config(config);
+        let agent = Agent::new_with_config(patient);
         let until = Instant::now() + START;
         loop {
             let health = agent.get(format!("http://127.0.0.1:{rest}/healthcheck")).call();
             if health.is_ok_and(|answer| answer.status() == 200) {
-                return Self { java, ports, agent, token: token.map(str::to_owned), log };
+                let token = token.map(str::to_owned);
+                return Self { java, ports, agent, token, log, _config: config };
             }
             if java.try_wait().is_ok_and(|ended| ended.is_some()) || Instant::now() > until {
                 let _killed = java.kill();
@@ -263,7 +264,18 @@ impl Server {
         list(answer.get("q").unwrap_or(&Value::Null))
     }
 
+    /// The dashboard with this id: its configuration.
+    pub fn dashboard(&self, id: &str) -> Value {
+        let query = "query($i:String!){a:getTemplate(id:$i){configuration}}";
+        let answer = self.graphql(query, &json!({ "i": id }));
+        let text = answer.pointer("/a/configuration").and_then(Value::as_str).unwrap_or_default();
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
     /// The values of a metric in the last minutes, without the minutes that have none.
+    ///
+    /// # Panics
+    /// If OAP knows no such metric, or cannot make sense of the expression.
     pub fn metric(&self, expression: &str, entity: Entity<'_>) -> Vec<i64> {
         let query = "query($e:String!,$n:Entity!,$d:Duration!){a:execExpression(expression:$e,entity:$n,duration:$d)\
                      {error results{values{value}}}}";
@@ -395,49 +407,6 @@ fn list(answer: &Value) -> Vec<Value> {
 
 fn names(answer: &Value) -> Vec<String> {
     list(answer).iter().filter_map(|item| Some(item.get("name")?.as_str()?.to_owned())).collect()
-}
-
-/// Where our files for the server are.
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("oap")
-}
-
-fn home() -> PathBuf {
-    let home = env::var_os("SW_OBSERVE_OAP_HOME")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/oap"), PathBuf::from);
-    fs::create_dir_all(&home).expect("the folder of the OAP can be made");
-    home.canonicalize().expect("the folder of the OAP is there")
-}
-
-fn java() -> PathBuf {
-    env::var_os("JAVA_HOME").map_or_else(|| "java".into(), |home| Path::new(&home).join("bin/java"))
-}
-
-/// The folder of jars; fetches them if it is not there or was made from another `pom.xml`.
-fn jars(home: &Path) -> PathBuf {
-    /// One thread fetches, the others wait.
-    static FETCH: Mutex<()> = Mutex::new(());
-    let _turn = FETCH.lock().unwrap_or_else(PoisonError::into_inner);
-    let jars = home.join("jars");
-    let pom = fs::read(folder().join("pom.xml")).expect("tests/oap/pom.xml is there");
-    if fs::read(jars.join("pom.xml")).is_ok_and(|of_jars| of_jars == pom) {
-        return jars;
-    }
-    let part = home.join(format!("jars.{}", process::id()));
-    let status = Command::new("mvn")
-        .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime", "-f"])
-        .arg(folder().join("pom.xml"))
-        .arg(format!("-DoutputDirectory={}", part.display()))
-        .status()
-        .expect("mvn can be started: install Maven, or name a folder of jars in SW_OBSERVE_OAP_HOME");
-    assert!(status.success(), "mvn could not fetch the jars of the OAP");
-    fs::write(part.join("pom.xml"), pom).expect("the folder of jars can be written");
-    // Another process may have been quicker; its folder is as good as ours. A stale one goes.
-    let _gone = fs::remove_dir_all(&jars);
-    if fs::rename(&part, &jars).is_err() {
-        let _gone = fs::remove_dir_all(&part);
-    }
-    jars
 }
 
 /// The lines of a log that say what went wrong, or else its end.

@@ -13,6 +13,8 @@ use observer::trace::Span;
 use observer::trace::SpanKind;
 use observer::trace::SpanLayer;
 
+use crate::dashboard;
+
 /// A worker of the master 7.
 pub fn worker(service: &str, pid: u32) -> Instance {
     let property = |key: &str, value: &str| (key.to_owned(), value.to_owned());
@@ -73,22 +75,52 @@ pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
 
 /// All meters of the Python dashboard.
 pub fn meters(instance: &Instance, at_ms: i64) -> MeterBatch {
-    let meter = |name, value| Meter { name, value };
     MeterBatch {
         service: instance.service.clone(),
         instance: instance.name.clone(),
         at_ms,
         meters: vec![
-            meter("instance_pvm_total_cpu_utilization", 33.4),
-            meter("instance_pvm_process_cpu_utilization", 12.6),
-            meter("instance_pvm_total_mem_utilization", 41.0),
-            meter("instance_pvm_process_mem_utilization", 3.2),
-            meter("instance_pvm_gc_g0", 700.0),
-            meter("instance_pvm_gc_g1", 60.0),
-            meter("instance_pvm_gc_g2", 5.0),
-            meter("instance_pvm_gc_time", 100.0),
-            meter("instance_pvm_thread_active_count", 4.0),
+            Meter::new("instance_pvm_total_cpu_utilization", 33.4),
+            Meter::new("instance_pvm_process_cpu_utilization", 12.6),
+            Meter::new("instance_pvm_total_mem_utilization", 41.0),
+            Meter::new("instance_pvm_process_mem_utilization", 3.2),
+            Meter::new("instance_pvm_gc_g0", 700.0),
+            Meter::new("instance_pvm_gc_g1", 60.0),
+            Meter::new("instance_pvm_gc_g2", 5.0),
+            Meter::new("instance_pvm_gc_time", 100.0),
+            Meter::new("instance_pvm_thread_active_count", 4.0),
         ],
+    }
+}
+
+/// What of a value of [`own_meters`] is its own: of a counter its increase.
+pub fn own_value(rule: usize, label: usize) -> i64 {
+    10 * i64::try_from(rule).unwrap_or(0) + i64::try_from(label).unwrap_or(0) + 2
+}
+
+/// The labels' values in [`own_meters`].
+pub const LABELS: [&str; 2] = ["127.0.0.1:8000", "unix:/run/shop.sock"];
+
+/// A value for each rule of `deploy/oap`, for two labels where it has one; counters have `counted` of their increase.
+pub fn own_meters(instance: &Instance, at_ms: i64, counted: f64) -> MeterBatch {
+    // Names on the wire are constants of the program; these are read, once.
+    let constant = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    let meters = dashboard::rules().into_iter().enumerate().flat_map(|(at, rule)| {
+        let name = constant(rule.name);
+        let value = move |label| own_value(at, label) as f64 * if rule.is_increase { counted } else { 1.0 };
+        match rule.label.map(constant) {
+            None => vec![Meter::new(name, value(0))],
+            Some(label) => {
+                let each = LABELS.into_iter().enumerate();
+                each.map(|(n, text)| Meter::new(name, value(n)).label(label, text)).collect()
+            }
+        }
+    });
+    MeterBatch {
+        service: instance.service.clone(),
+        instance: instance.name.clone(),
+        at_ms,
+        meters: meters.collect(),
     }
 }
 

@@ -7,6 +7,7 @@ mod bless;
 mod check;
 mod demo;
 mod observer;
+mod promtool;
 mod proto;
 mod pythons;
 mod service;

@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::apt;
+use crate::promtool;
 use crate::pythons;
 use crate::shell;
 use crate::shell::Failure;
@@ -23,7 +24,7 @@ pub struct Options {
     /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
-    /// For the live tests: what starts a gunicorn in them, newer Pythons
+    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool
     #[arg(long)]
     live: bool,
 }
@@ -43,7 +44,7 @@ pub enum Part {
     Oap,
     /// Everything that starts a real gunicorn on this machine.
     Python,
-    /// The live tests: init processes, supervisors, namespaces.
+    /// The live tests: init processes, supervisors, namespaces, promtool.
     Live,
 }
 
@@ -115,6 +116,9 @@ pub fn programs(parts: &[Part]) -> Outcome {
     let needs = parts.iter().flat_map(|part| part.needs());
     let mut missing: Vec<&str> = needs.filter(|need| !(need.present)()).map(|need| need.package).collect();
     missing.dedup();
+    if parts.contains(&Part::Live) {
+        promtool::ensure()?;
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -21,6 +21,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::config::Config;
+use crate::expose::ListenError;
+use crate::expose::Listener;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
 use crate::kernel::KernelError;
@@ -64,6 +66,9 @@ pub enum AppError {
     /// The OAP's address cannot be used.
     #[error(transparent)]
     Oap(#[from] SettingsError),
+    /// Numbers cannot be served where they are asked for.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A tape could not be written.
     #[error("cannot write the tape {path}: {source}: choose a file that can be written")]
     Tape {
@@ -89,7 +94,7 @@ impl AppError {
         match self {
             AppError::Kernel(KernelError::Permission { .. }) => 77,
             AppError::Kernel(_) => 69,
-            AppError::Oap(_) | AppError::Replay(_) | AppError::Tape { .. } => 64,
+            AppError::Oap(_) | AppError::Listen(_) | AppError::Replay(_) | AppError::Tape { .. } => 64,
             AppError::Output(_) => IO_ERROR,
             AppError::Signals(_) => 70,
         }
@@ -158,12 +163,15 @@ struct Observer {
     programs: Programs,
     outputs: Vec<Output>,
     ticks: u32,
+    /// Entries of the ring that were read.
+    records: u64,
 }
 
 impl Observer {
     fn start(config: Config, tape: Option<&Path>) -> Result<Observer, AppError> {
         // First what can be wrong without the kernel's help.
-        let sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
+        let listener = config.metrics_listen.map(Listener::bind).transpose()?;
+        let mut sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
         tracing::info!("loading probes");
         let probes = Probes::start(config.kernel)?;
         for attachment in &probes.attachments {
@@ -195,6 +203,9 @@ impl Observer {
         };
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let pipeline = Pipeline::new(&origin);
+        if let Some(listener) = listener {
+            sinks.expose(listener, config.kernel.ring_bytes, &probes);
+        }
         let mut observer = Observer {
             probes,
             pipeline,
@@ -203,6 +214,7 @@ impl Observer {
             programs: Programs::default(),
             outputs: Vec::new(),
             ticks: 0,
+            records: 0,
         };
         // After attaching, so that no fork falls between the two.
         let found = found(&Programs::default());
@@ -222,8 +234,9 @@ impl Observer {
 
     /// Reads a portion of the ring; whether there is more.
     fn read(&mut self) -> bool {
-        let Observer { probes, pipeline, tape, programs, outputs, .. } = self;
+        let Observer { probes, pipeline, tape, programs, outputs, records, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
+            *records += 1;
             if Programs::is_one(record) {
                 programs.take(record); // facts are made with it; its variables are on no tape
                 return ControlFlow::Continue(());
@@ -249,6 +262,7 @@ impl Observer {
         self.ticks = self.ticks.wrapping_add(1);
         self.probes.flush_log();
         self.sinks.lost(self.probes.counters.losses());
+        self.sinks.publish(self.pipeline.drops(), self.records);
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
         }
@@ -327,6 +341,7 @@ impl Observer {
         self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
         self.sinks.lost(self.probes.counters.losses());
+        self.sinks.publish(self.pipeline.drops(), self.records);
         let taped = self.tape.map_or(Ok(()), Recording::finish);
         self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await.and(taped)
     }

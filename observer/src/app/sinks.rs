@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use super::AppError;
 use crate::config::Config;
+use crate::expose::Exposer;
+use crate::expose::Listener;
+use crate::expose::board::Counts;
+use crate::expose::board::Queue;
+use crate::expose::page::About;
+use crate::kernel::Probes;
 use crate::kernel::attach::Attachment;
 use crate::pipeline::output::Output;
 use crate::report::Oap;
@@ -20,6 +26,7 @@ use crate::stats::SharedDrops;
 pub struct Sinks {
     oap: Option<Oap>,
     printer: Option<Printer<BufWriter<Stdout>>>,
+    exposer: Option<Exposer>,
     broken: Option<io::Error>,
     drops: Arc<SharedDrops>,
     /// What the probes lost, by name.
@@ -48,6 +55,11 @@ pub fn report(output: Output) -> Option<Report> {
     })
 }
 
+/// Each probe with the variant that is attached, or `none`.
+fn variants(attachments: &[Attachment]) -> Vec<(&'static str, &'static str)> {
+    attachments.iter().map(|attachment| (attachment.probe.name, attachment.variant_name())).collect()
+}
+
 impl Sinks {
     /// Opens what the configuration names.
     pub fn start(config: &Config, drops: Arc<SharedDrops>) -> Result<Sinks, AppError> {
@@ -56,24 +68,51 @@ impl Sinks {
         if oap.is_none() {
             tracing::info!("printing only: --oap HOST:PORT ships to a SkyWalking OAP");
         }
-        Ok(Sinks { oap, printer, broken: None, drops, lost: BTreeMap::new(), said: 0 })
+        Ok(Sinks { oap, printer, exposer: None, broken: None, drops, lost: BTreeMap::new(), said: 0 })
     }
 
     /// Says that probes are attached and the first scan is done; what is printed still waits for a flush.
     pub fn ready(&mut self, attachments: &[Attachment]) {
-        let variant = |attachment: &Attachment| attachment.variant.map_or("none", |variant| variant.name());
-        let variants: Vec<(&str, &str)> =
-            attachments.iter().map(|attachment| (attachment.probe.name, variant(attachment))).collect();
+        let variants = variants(attachments);
         let said: Vec<String> =
             variants.iter().map(|(probe, variant)| format!("{probe}={variant}")).collect();
         tracing::info!("watching gunicorn: {}", said.join(" "));
         self.print(|printer| printer.ready(&variants));
     }
 
+    /// Serves numbers from now on.
+    pub fn expose(&mut self, listener: Listener, ring_bytes: u32, probes: &Probes) {
+        let costs = probes.costs().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let about = About { ring_bytes, probes: variants(&probes.attachments) };
+        self.exposer = Some(listener.serve(about, costs));
+    }
+
+    /// Shows what is served as it is now; `records` were read so far.
+    pub fn publish(&mut self, pipeline: &Drops, records: u64) {
+        if self.exposer.is_none() {
+            return;
+        }
+        let queues = self.oap.as_ref().map_or_else(Vec::new, |oap| {
+            let (waiting, capacity) = oap.waiting();
+            let of = ["segments", "meters", "events"].into_iter().zip(waiting);
+            of.map(|(of, waiting)| Queue { of, waiting, capacity }).collect()
+        });
+        let counts = Counts { losses: self.all(pipeline), records, queues };
+        if let Some(exposer) = &mut self.exposer {
+            exposer.publish(counts);
+        }
+    }
+
     /// Hands an output on.
     pub fn take(&mut self, output: Output) {
         let Some(report) = report(output) else { return };
         self.print(|printer| printer.print(&report));
+        if let Some(exposer) = &mut self.exposer {
+            exposer.take(&report);
+        }
         if let Some(oap) = &self.oap {
             oap.send(report);
         }

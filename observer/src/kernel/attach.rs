@@ -40,6 +40,19 @@ pub struct Attachment {
     pub refusals: Vec<Refusal>,
 }
 
+impl Attachment {
+    /// The places of the variant that is attached.
+    pub fn points(&self) -> &'static [Point] {
+        let chosen = self.probe.variants.iter().find(|(variant, _)| Some(*variant) == self.variant);
+        chosen.map_or(&[], |(_, points)| points)
+    }
+
+    /// The name of the variant that is attached.
+    pub fn variant_name(&self) -> &'static str {
+        self.variant.map_or("none", Variant::name)
+    }
+}
+
 /// What became of every variant of one probe in a rehearsal.
 #[derive(Clone, Debug)]
 pub struct Rehearsal {

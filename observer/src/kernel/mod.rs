@@ -3,6 +3,7 @@ pub mod attach;
 pub mod btf;
 pub mod capability;
 pub mod catalog;
+pub mod costs;
 pub mod counters;
 #[cfg(feature = "probe-log")]
 pub mod log;
@@ -18,6 +19,7 @@ use aya::EbpfLoader;
 use attach::Attachment;
 use attach::Rehearsal;
 use catalog::Variant;
+use costs::Costs;
 use counters::Counters;
 use maps::Maps;
 use observer_ebpf::counter::SLOTS;
@@ -116,6 +118,9 @@ pub enum KernelError {
     /// The counters could not be mapped.
     #[error("cannot map the probes' counters: {0}: this kernel is older than 5.5")]
     Counters(std::io::Error),
+    /// Programs are not accounted.
+    #[error("the kernel does not account what probes cost: {0}: add the capability CAP_SYS_ADMIN")]
+    Accounting(std::io::Error),
     /// The ring could not be polled.
     #[error("cannot poll the ring: {0}")]
     Poll(std::io::Error),
@@ -184,6 +189,12 @@ impl Probes {
         if let Some(log) = &mut self.log {
             log.flush();
         }
+    }
+
+    /// Has the kernel account what each program costs, until the value is dropped. Every BPF program of the host is
+    /// accounted then, for two readings of the kernel's clock in each run. Nothing when all are detached.
+    pub fn costs(&self) -> Result<Option<Costs>, KernelError> {
+        self.programs.as_ref().map(|ebpf| Costs::start(ebpf, &self.attachments)).transpose()
     }
 
     /// Detaches all probes; what they wrote and counted stays readable.

@@ -10,15 +10,40 @@ use crate::meter::sample::HostSample;
 use crate::meter::sample::ProcessSample;
 use crate::meter::sample::Samples;
 
+pub mod definition;
 pub mod sample;
 
 /// One value of one meter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meter {
-    /// Name on the wire, such as `instance_pvm_process_cpu_utilization`.
+    /// Name on the wire, one of [`definition::DEFINITIONS`].
     pub name: &'static str,
+    /// What tells values of one name apart: name and value of each label.
+    pub labels: Vec<(&'static str, String)>,
     /// Value in the unit that OAP's rule and widget mean.
     pub value: f64,
+}
+
+impl Meter {
+    /// A value without labels.
+    pub fn new(name: &'static str, value: f64) -> Meter {
+        Meter { name, labels: Vec::new(), value }
+    }
+
+    /// With a label more.
+    pub fn label(mut self, name: &'static str, value: impl Into<String>) -> Meter {
+        self.labels.push((name, value.into()));
+        self
+    }
+
+    /// Name and labels as people read them: `name{label=value}`.
+    pub fn key(&self) -> String {
+        if self.labels.is_empty() {
+            return self.name.to_owned();
+        }
+        let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        format!("{}{{{}}}", self.name, labels.join(","))
+    }
 }
 
 /// The meters of one instance at one time.
@@ -58,8 +83,8 @@ impl Meters {
         true
     }
 
-    /// Meters of every instance that has a sample; with each comes the age of its last heartbeat in nanoseconds. Processor use is that since the sample before: 0 the first time,
-    /// as the agent's.
+    /// Meters of every instance that has a sample; with each comes the age of its last heartbeat in nanoseconds.
+    /// Processor use is that since the sample before: 0 the first time, as the agent's.
     pub fn sampled<'a>(
         &mut self,
         samples: &Samples,
@@ -102,19 +127,18 @@ impl Meters {
 fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) -> Vec<Meter> {
     let memory = host.memory_bytes as f64;
     let used = host.memory_bytes.saturating_sub(host.available_bytes) as f64;
-    let meter = |name, value| Meter { name, value };
     vec![
-        meter("instance_pvm_total_cpu_utilization", host_cpu),
-        meter("instance_pvm_process_cpu_utilization", cpu),
-        meter("instance_pvm_total_mem_utilization", percent(used, memory)),
-        meter("instance_pvm_process_mem_utilization", percent(process.resident_bytes as f64, memory)),
-        meter("instance_pvm_thread_active_count", process.threads as f64),
+        Meter::new("instance_pvm_total_cpu_utilization", host_cpu),
+        Meter::new("instance_pvm_process_cpu_utilization", cpu),
+        Meter::new("instance_pvm_total_mem_utilization", percent(used, memory)),
+        Meter::new("instance_pvm_process_mem_utilization", percent(process.resident_bytes as f64, memory)),
+        Meter::new("instance_pvm_thread_active_count", process.threads as f64),
     ]
 }
 
 /// In seconds; a name of ours, since the agent has nothing like it.
 fn heartbeat_age(ns: u64) -> Meter {
-    Meter { name: "instance_gunicorn_heartbeat_age", value: ns as f64 / 1e9 }
+    Meter::new("instance_gunicorn_heartbeat_age", ns as f64 / 1e9)
 }
 
 fn host_cpu(before: HostSample, now: HostSample) -> f64 {
@@ -142,7 +166,13 @@ mod tests {
                 memory_bytes: 1_000,
                 available_bytes: 750,
             },
-            processes: vec![ProcessSample { key: KEY, cpu_ticks, resident_bytes: 50, threads: 3 }],
+            processes: vec![ProcessSample {
+                key: KEY,
+                cpu_ticks,
+                resident_bytes: 50,
+                threads: 3,
+                python: None,
+            }],
         }
     }
 

@@ -40,4 +40,31 @@ pub struct ProcessSample {
     pub resident_bytes: u64,
     /// Threads.
     pub threads: u64,
+    /// What its interpreter says; nothing where that cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<PythonSample>,
+}
+
+/// Numbers of a CPython interpreter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PythonSample {
+    /// Per generation of the collector, youngest first.
+    pub generations: [Generation; 3],
+    /// Threads that have a thread state in the main interpreter.
+    pub threads: u64,
+    /// Whether a thread holds the interpreter's lock.
+    pub gil_locked: bool,
+    /// Time in the collector since the process started, in nanoseconds, where the interpreter keeps it (from 3.15).
+    pub gc_ns: Option<u64>,
+}
+
+/// What the collector did with one generation since the process started (`gc.get_stats()`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    /// Runs.
+    pub collections: u64,
+    /// Objects collected.
+    pub collected: u64,
+    /// Objects that could not be.
+    pub uncollectable: u64,
 }

@@ -48,5 +48,6 @@ fn process(key: ProcessKey) -> Option<ProcessSample> {
         cpu_ticks: stat.utime + stat.stime,
         resident_bytes: stat.rss * procfs::page_size(),
         threads: u64::try_from(stat.num_threads).unwrap_or(0),
+        python: None,
     })
 }

@@ -51,10 +51,12 @@ pub(super) fn segment(segment: &Segment) -> v3::SegmentObject {
 
 /// One message per meter, each complete: OAP takes service, instance and time from the last one.
 pub(super) fn meters(batch: &MeterBatch) -> Vec<v3::MeterData> {
+    let label =
+        |(name, value): &(&'static str, String)| v3::Label { name: (*name).to_owned(), value: value.clone() };
     let data = |meter: &crate::meter::Meter| v3::MeterData {
         metric: Some(v3::meter_data::Metric::SingleValue(v3::MeterSingleValue {
             name: meter.name.to_owned(),
-            labels: Vec::new(),
+            labels: meter.labels.iter().map(label).collect(),
             value: meter.value,
         })),
         service: batch.service.to_string(),

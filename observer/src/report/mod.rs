@@ -86,6 +86,11 @@ impl Oap {
         self.queue.push(report);
     }
 
+    /// How many segments, meter batches and events wait, and how many of each may.
+    pub fn waiting(&self) -> ([usize; 3], usize) {
+        self.queue.waiting()
+    }
+
     /// Sends what waits, for `limit` at most; gives up at once if OAP cannot be reached. Returns how many segments,
     /// meter batches and events were left; they are counted as `SendFailed`.
     pub async fn stop(mut self, limit: Duration) -> u64 {

@@ -187,6 +187,13 @@ impl Queue {
         self.drops.add(Reason::SendFailed, lost);
     }
 
+    /// How many segments, meter batches and events wait, and how many of each may.
+    pub(super) fn waiting(&self) -> ([usize; 3], usize) {
+        let state = self.lock();
+        let waiting = [state.segments.items.len(), state.meters.items.len(), state.events.items.len()];
+        (waiting, state.segments.capacity)
+    }
+
     /// From now on nothing lingers.
     pub(super) fn stop(&self) {
         self.lock().stopping = true;

@@ -180,7 +180,7 @@ fn map<K: Serialize, V: Serialize, S: Serializer>(pairs: &&[(K, V)], to: S) -> R
 }
 
 fn meter_map<S: Serializer>(meters: &&[Meter], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(meters.iter().map(|meter| (meter.name, meter.value)))
+    to.collect_map(meters.iter().map(|meter| (meter.key(), meter.value)))
 }
 
 #[cfg(test)]

@@ -159,14 +159,13 @@ mod tests {
     }
 
     pub(super) fn numbers() -> MeterBatch {
-        let meter = |name, value| Meter { name, value };
         MeterBatch {
             service: "demo".into(),
             instance: "i".into(),
             at_ms: 1500,
             meters: vec![
-                meter("instance_pvm_total_cpu_utilization", 12.3456),
-                meter("instance_pvm_gc_g0", 7.0),
+                Meter::new("instance_pvm_total_cpu_utilization", 12.3456),
+                Meter::new("instance_pvm_gc_g0", 7.0),
             ],
         }
     }

@@ -43,7 +43,8 @@ pub(super) fn lines(report: &Report, paint: Paint) -> String {
         }
         Report::Meters(batch) => {
             let value = |meter: &Meter| {
-                let name = meter.name.strip_prefix("instance_pvm_").unwrap_or(meter.name);
+                let key = meter.key();
+                let name = key.strip_prefix("instance_pvm_").unwrap_or(&key);
                 format!("{name}={}", (meter.value * 100.0).round() / 100.0)
             };
             let values: Vec<_> = batch.meters.iter().map(value).collect();

@@ -1,0 +1,82 @@
+//! Every meter: its names, its unit and what it means.
+
+/// How the values of a meter follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only ever goes up, for as long as its process lives.
+    Counter,
+}
+
+/// A meter under both of its names. OAP keeps whole numbers, so its unit is the small one; Prometheus has base units.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// Name on the wire to OAP.
+    pub name: &'static str,
+    /// Name for Prometheus, where a counter ends in `_total`.
+    pub exposed: &'static str,
+    /// From the one's unit to the other's: 0.01 from percent to a ratio, 0.001 from milliseconds to seconds.
+    pub scale: f64,
+    /// Gauge or counter.
+    pub kind: Kind,
+    /// What it is, with OAP's unit, in one sentence.
+    pub help: &'static str,
+}
+
+const fn gauge(name: &'static str, exposed: &'static str, scale: f64, help: &'static str) -> Definition {
+    Definition { name, exposed, scale, kind: Kind::Gauge, help }
+}
+
+/// Every meter, in the order of the pages.
+pub const DEFINITIONS: &[Definition] = &[
+    gauge(
+        "instance_pvm_total_cpu_utilization",
+        "gunicorn_host_cpu_ratio",
+        0.01,
+        "Processor use of the host since the last report, in percent of all processors.",
+    ),
+    gauge(
+        "instance_pvm_process_cpu_utilization",
+        "gunicorn_process_cpu_ratio",
+        0.01,
+        "Processor use of the process since the last report, in percent of one processor.",
+    ),
+    gauge(
+        "instance_pvm_total_mem_utilization",
+        "gunicorn_host_memory_ratio",
+        0.01,
+        "Memory of the host that is not available, in percent.",
+    ),
+    gauge(
+        "instance_pvm_process_mem_utilization",
+        "gunicorn_process_memory_ratio",
+        0.01,
+        "Resident memory of the process, in percent of the host's.",
+    ),
+    gauge("instance_pvm_thread_active_count", "gunicorn_process_threads", 1.0, "Threads of the process."),
+    gauge(
+        "instance_gunicorn_heartbeat_age",
+        "gunicorn_heartbeat_age_seconds",
+        1.0,
+        "Seconds since the last heartbeat of the worker.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_of_their_kind() {
+        let names: BTreeSet<_> = DEFINITIONS.iter().map(|definition| definition.name).collect();
+        let exposed: BTreeSet<_> = DEFINITIONS.iter().map(|definition| definition.exposed).collect();
+        assert_eq!((names.len(), exposed.len()), (DEFINITIONS.len(), DEFINITIONS.len()));
+        for definition in DEFINITIONS {
+            let is_total = definition.exposed.ends_with("_total");
+            assert_eq!(is_total, definition.kind == Kind::Counter, "{}", definition.exposed);
+            assert!(definition.help.ends_with('.'), "{}", definition.help);
+        }
+    }
+}
