@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 
 /// The settings that are looked for.
-const SETTINGS: [&str; 4] = ["proc_name", "wsgi_app", "bind", "timeout"];
+const SETTINGS: [&str; 6] = ["proc_name", "wsgi_app", "bind", "timeout", "worker_class", "threads"];
 /// A configuration file is a page or two; nobody's gigabytes are read.
 const LIMIT_BYTES: u64 = 256 << 10;
 
@@ -43,11 +43,12 @@ fn open(root: &Path, path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Settings that are assigned a string literal at the beginning of a line; the last assignment is the one that counts,
-/// and if that is no literal, there is no telling.
+/// Settings that are assigned a literal at the beginning of a line; the last assignment is the one that counts, and if
+/// that is no literal, there is no telling: the value is empty.
 fn literals(text: &str) -> Vec<(String, String)> {
-    let value = |name: &str| text.lines().filter_map(|line| assigned(line, name)).next_back()?;
-    SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), value(name)?))).collect()
+    let value = |name: &str| text.lines().filter_map(|line| assigned(line, name)).next_back();
+    let found = |name: &&str| Some(((*name).to_owned(), value(name)?.unwrap_or_default()));
+    SETTINGS.iter().filter_map(found).collect()
 }
 
 /// A whole number, with a comment perhaps.
@@ -85,11 +86,11 @@ mod tests {
             ("workers = 2\nproc_name='shop' # the name\n", Some("shop")),
             ("proc_name: str = 'shop'", Some("shop")),
             ("proc_name = 'a'\nproc_name = 'b'\n", Some("b")),
-            ("proc_name = 'a'\nproc_name = name()\n", None),
-            ("proc_name = 'a' + 'b'", None),
-            ("proc_name = f'a{x}'", None),
-            ("proc_name = '''a'''", None),
-            ("proc_name = 'a\\n'", None),
+            ("proc_name = 'a'\nproc_name = name()\n", Some("")),
+            ("proc_name = 'a' + 'b'", Some("")),
+            ("proc_name = f'a{x}'", Some("")),
+            ("proc_name = '''a'''", Some("")),
+            ("proc_name = 'a\\n'", Some("")),
             ("proc_name == 'a'", None),
             ("  proc_name = 'a'", None),
             ("# proc_name = 'a'", None),

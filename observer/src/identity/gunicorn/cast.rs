@@ -11,6 +11,7 @@ use crate::identity::Role;
 use crate::identity::found;
 use crate::identity::gunicorn::Quiet;
 use crate::identity::life::Life;
+use crate::identity::naming::arguments;
 
 impl Model {
     pub(super) fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
@@ -52,6 +53,7 @@ impl Model {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.inner_pid = holder.facts.inner_pid;
         process.facts = Some(Arc::new(holder.facts.clone()));
+        process.arbiter.class = arguments::class(&holder.facts);
         process.arbiter.served |= process.life.found.is_some();
         match process.role {
             Some(_) => self.tell_apart(pid, changes),
@@ -105,17 +107,19 @@ impl Model {
     pub(super) fn swap(&mut self, pid: u32, changes: &mut Vec<Change>) {
         let other = self.processes.get(&pid).filter(|process| process.role.is_none());
         let Some(other) = other.and_then(|process| process.instead_of) else { return };
+        let mut ended = 0;
         match self.processes.get_mut(&other) {
             Some(hooks) if hooks.life.ready.is_some() => return,
             Some(hooks) => {
                 hooks.role = None;
                 changes.push(Change::Role(Casting { process: hooks.key, role: None, parent: None }));
             }
-            None => {} // it ended, and was taken for a worker that did not boot
+            None => ended = 1, // and was taken for a worker that did not boot
         }
         let parent = self.processes.get(&pid).and_then(|process| process.parent);
         let Some(arbiter) = parent.and_then(|parent| self.processes.get_mut(&parent.pid)) else { return };
         arbiter.arbiter.deaths.count = arbiter.arbiter.deaths.count.saturating_sub(1);
+        arbiter.arbiter.respawns = arbiter.arbiter.respawns.saturating_sub(ended);
         let dirty = arbiter.role == Some(Role::DirtyArbiter);
         self.cast(pid, if dirty { Role::DirtyWorker } else { Role::Worker }, changes);
     }

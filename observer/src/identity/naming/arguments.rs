@@ -1,5 +1,6 @@
 //! Gunicorn's own command line, read as its argparse reads it.
 use crate::identity::Facts;
+use crate::identity::load::Class;
 
 /// Options with a value, those of 20.1 first: of the options that begin with what was typed, gunicorn took the only
 /// one that its release has, so the first here is right in every release.
@@ -297,6 +298,31 @@ pub fn timeout(master: &Facts) -> Option<u64> {
     typed.or_else(|| master.setting("timeout").map(str::to_owned))?.parse().ok()
 }
 
+/// How a master's workers serve, where it was told or its defaults hold.
+pub fn class(master: &Facts) -> Class {
+    let launch = Launch::of(&master.argv);
+    let environ = from_environ(master);
+    let told = |option: &str, setting: &str| {
+        let typed = match &launch {
+            Launch::Gunicorn(arguments) => arguments.value(option),
+            Launch::Program(_) | Launch::Unknown => None,
+        };
+        let written =
+            || master.config.iter().find(|(name, _)| name == setting).map(|(_, value)| value.as_str());
+        typed.or_else(|| environ.value(option)).or_else(written).map(str::to_owned)
+    };
+    let (name, threads) = (told("worker-class", "worker_class"), told("threads", "threads"));
+    // What is assigned and no literal is not known; nor is what a module says (`-c python:…`), or a program that has
+    // gunicorn inside.
+    let is_known = matches!(launch, Launch::Gunicorn(_)) && config_file(master).is_some() || name.is_some();
+    let threads = threads.map(|threads| threads.parse());
+    match (name.as_deref(), threads) {
+        _ if !is_known => Class::Unknown,
+        (Some(""), _) | (_, Some(Err(_))) => Class::Unknown,
+        (name, threads) => Class::of(name, threads.and_then(Result::ok)),
+    }
+}
+
 /// The TCP ports that a master's workers serve: those it listens on, else (`--reuse-port`: the workers listen) those
 /// it was told to bind.
 pub fn ports(master: &Facts) -> Vec<u16> {
@@ -409,6 +435,33 @@ mod tests {
             let environ = vec![("GUNICORN_CMD_ARGS".to_owned(), args.to_owned())];
             let facts = Facts { argv: words(line), environ, ..Facts::default() };
             assert_eq!(config_file(&facts).as_deref(), file, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_what_was_told_or_gunicorns_default() {
+        let cases = [
+            ("gunicorn app:app", "", "", Class::Sync),
+            ("gunicorn --threads 4 app:app", "", "", Class::Threads(4)),
+            ("gunicorn -k gevent app:app", "-k sync", "worker_class=sync", Class::Loop),
+            ("gunicorn app:app", "--worker-class gthread", "threads=3", Class::Threads(3)),
+            ("gunicorn app:app", "", "worker_class=", Class::Unknown),
+            ("gunicorn -k gthread app:app", "", "threads=", Class::Unknown),
+            ("gunicorn -c python:shop.conf app:app", "", "", Class::Unknown),
+            ("python server.py", "", "", Class::Unknown),
+            ("'gunicorn: master [shop]'", "", "", Class::Unknown),
+            ("'gunicorn: master [shop]'", "-k tornado", "", Class::Loop),
+        ];
+        for (line, args, setting, class) in cases {
+            let environ = vec![("GUNICORN_CMD_ARGS".to_owned(), args.to_owned())];
+            let config = setting.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let facts = Facts {
+                argv: words(line),
+                environ,
+                config: config.into_iter().collect(),
+                ..Facts::default()
+            };
+            assert_eq!(super::class(&facts), class, "{line} {args} {setting}");
         }
     }
 

@@ -1,0 +1,336 @@
+//! Accept queues and unread connections of processes, each looked at inside its own network namespace.
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use procfs::process::Process;
+
+use super::diag::Bound;
+use super::diag::Diag;
+use super::diag::Row;
+use crate::clock::KernelTime;
+use crate::identity::ProcessKey;
+use crate::identity::load::Listener;
+use crate::identity::load::Overflow;
+use crate::identity::load::Queues;
+use crate::identity::load::Unread;
+
+/// Namespaces whose netlink sockets are kept open between two looks; one beyond is opened for each look.
+const NAMESPACES: usize = 256;
+/// Descriptors of one process that are looked at.
+const DESCRIPTORS: usize = 1 << 16;
+
+/// What is remembered between two looks.
+#[derive(Default)]
+pub struct Reader {
+    namespaces: BTreeMap<u64, Namespace>,
+    processes: BTreeMap<ProcessKey, Known>,
+    /// Whether it was said already that a namespace cannot be looked into.
+    said: bool,
+}
+
+/// A network namespace. A socket in it keeps it from going: it is let go at the first full look that finds nobody in it.
+#[derive(Default)]
+struct Namespace {
+    diag: Option<Diag>,
+    /// Inodes of the sockets that listened when it was looked at last.
+    listening: BTreeSet<u32>,
+    /// Connections that had unread bytes: how many, and since when it is so many.
+    unread: BTreeMap<u32, (u32, KernelTime)>,
+}
+
+/// What is known of a process, for as long as no new socket listens in its namespace: then it may hold that.
+#[derive(Clone, Debug)]
+struct Known {
+    namespace: u64,
+    parent: u32,
+    /// Inodes of its sockets that listened when it was looked at.
+    listening: BTreeSet<u32>,
+}
+
+impl Reader {
+    /// Looks at the queues of these processes. `every` says that they are all there are: what is remembered of others is
+    /// forgotten.
+    pub fn read(&mut self, at: KernelTime, processes: &[ProcessKey], every: bool) -> Queues {
+        let mut members: BTreeMap<u64, Vec<ProcessKey>> = BTreeMap::new();
+        for key in processes {
+            let namespace =
+                self.processes.get(key).map(|known| known.namespace).or_else(|| namespace(key.pid));
+            members.entry(namespace.unwrap_or(0)).or_default().push(*key);
+        }
+        members.remove(&0); // ended, or not to be looked at
+        if every {
+            let asked: BTreeSet<_> = processes.iter().collect();
+            self.processes.retain(|key, _| asked.contains(key));
+            self.namespaces.retain(|namespace, _| members.contains_key(namespace));
+        }
+        let mut queues = Queues::default();
+        for (inode, members) in members {
+            let mut namespace = self.namespaces.remove(&inode).unwrap_or_default();
+            match self.look(at, inode, &mut namespace, &members, &mut queues) {
+                Ok(()) if self.namespaces.len() < NAMESPACES => {
+                    self.namespaces.insert(inode, namespace);
+                }
+                Ok(()) => {}
+                Err(error) => self.complain(&error),
+            }
+        }
+        queues
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(
+                "cannot look at accept queues: {error}: it takes CAP_SYS_ADMIN and a kernel with CONFIG_INET_DIAG"
+            );
+        }
+    }
+
+    /// Looks into one namespace, in which all of `members` live.
+    fn look(
+        &mut self,
+        at: KernelTime,
+        inode: u64,
+        namespace: &mut Namespace,
+        members: &[ProcessKey],
+        queues: &mut Queues,
+    ) -> io::Result<()> {
+        let mut diag = match namespace.diag.take() {
+            Some(diag) => diag,
+            None => entered(inode, members)?,
+        };
+        let mut rows = diag.tcp_listeners()?;
+        rows.extend(diag.unix_listeners()?);
+        let listening: BTreeSet<u32> = rows.iter().map(|row| row.inode).collect();
+        if !listening.is_subset(&namespace.listening) {
+            self.processes.retain(|_, known| known.namespace != inode);
+        }
+        for key in members {
+            if !self.processes.contains_key(key)
+                && let Some(known) = known(*key, inode, &listening)
+            {
+                self.processes.insert(*key, known);
+            }
+        }
+        let holders = self.holders(members);
+        let mut held = Vec::new();
+        for row in rows {
+            for holder in holders.get(&row.inode).into_iter().flatten() {
+                let (depth, limit) = (row.queue, row.limit);
+                queues.listeners.push(Listener {
+                    holder: *holder,
+                    address: address(&row.bound),
+                    depth,
+                    limit,
+                });
+            }
+            if holders.contains_key(&row.inode) {
+                held.push(row);
+            }
+        }
+        let unread = unread(&mut diag, &held)?;
+        self.count_unread(at, namespace, members, &unread, queues);
+        let masters: BTreeSet<ProcessKey> = holders.into_values().flatten().collect();
+        if let Some((overflows, drops)) = masters.first().and_then(|key| overflows(key.pid)) {
+            queues.overflows.extend(masters.into_iter().map(|process| Overflow {
+                process,
+                overflows,
+                drops,
+            }));
+        }
+        namespace.listening = listening;
+        namespace.diag = Some(diag);
+        Ok(())
+    }
+
+    /// Who holds which listening socket: of a process and its child only the process.
+    fn holders(&self, members: &[ProcessKey]) -> BTreeMap<u32, Vec<ProcessKey>> {
+        let known = || members.iter().filter_map(|key| Some((*key, self.processes.get(key)?)));
+        let by_pid: BTreeMap<u32, &Known> = known().map(|(key, known)| (key.pid, known)).collect();
+        let mut holders: BTreeMap<u32, Vec<ProcessKey>> = BTreeMap::new();
+        for (key, known) in known() {
+            let above = by_pid.get(&known.parent);
+            for inode in &known.listening {
+                if !above.is_some_and(|above| above.listening.contains(inode)) {
+                    holders.entry(*inode).or_default().push(key);
+                }
+            }
+        }
+        holders
+    }
+
+    /// Counts who holds the connections that have unread bytes; only where there are any, tables of open files are read.
+    fn count_unread(
+        &self,
+        at: KernelTime,
+        namespace: &mut Namespace,
+        members: &[ProcessKey],
+        unread: &[Row],
+        queues: &mut Queues,
+    ) {
+        let before = std::mem::take(&mut namespace.unread);
+        for row in unread {
+            let known = before.get(&row.inode).filter(|(bytes, _)| *bytes == row.queue);
+            namespace.unread.insert(row.inode, known.copied().unwrap_or((row.queue, at)));
+        }
+        let mut left: BTreeSet<u32> = namespace.unread.keys().copied().collect();
+        for process in members.iter().filter(|key| self.processes.contains_key(key)) {
+            let mut own = Unread { process: *process, connections: 0, oldest_ns: 0 };
+            if !left.is_empty() {
+                // A connection that its child holds too counts once.
+                for inode in sockets(process.pid).into_iter().filter(|inode| left.remove(inode)) {
+                    let since = namespace.unread.get(&inode).map_or(at, |(_, since)| *since);
+                    own.connections += 1;
+                    own.oldest_ns = own.oldest_ns.max(at.since(since));
+                }
+            }
+            queues.unread.push(own);
+        }
+    }
+}
+
+/// A netlink socket inside a namespace, by way of the first member that is still there.
+fn entered(inode: u64, members: &[ProcessKey]) -> io::Result<Diag> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for key in members {
+        let path = PathBuf::from(format!("/proc/{}/ns/net", key.pid));
+        if namespace(key.pid) == Some(inode) {
+            match Diag::open(&path) {
+                Ok(diag) => return Ok(diag),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => last = error, // it ended
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Connections with unread bytes that came by one of these listeners.
+fn unread(diag: &mut Diag, held: &[Row]) -> io::Result<Vec<Row>> {
+    let tcp = |row: &Row| if let Bound::Tcp(address) = row.bound { Some(address) } else { None };
+    let bound: BTreeSet<_> = held.iter().filter_map(tcp).collect();
+    let ports: BTreeSet<u16> = bound.iter().map(std::net::SocketAddr::port).collect();
+    let mut found = match (ports.first(), ports.last()) {
+        (Some(first), Some(last)) => diag.tcp_unread(if first == last { *first } else { 0 })?,
+        _ => Vec::new(),
+    };
+    found.retain(|row| {
+        let by = |local: &std::net::SocketAddr| {
+            tcp(row).is_some_and(|own| {
+                own.port() == local.port() && (local.ip().is_unspecified() || local.ip() == own.ip())
+            })
+        };
+        bound.iter().any(by)
+    });
+    let names: BTreeSet<&Bound> = held.iter().map(|row| &row.bound).filter(|bound| !is_tcp(bound)).collect();
+    if !names.is_empty() {
+        let connections = diag.unix_unread()?;
+        found.extend(connections.into_iter().filter(|row| names.contains(&row.bound)));
+    }
+    Ok(found)
+}
+
+fn is_tcp(bound: &Bound) -> bool {
+    matches!(bound, Bound::Tcp(_))
+}
+
+fn address(bound: &Bound) -> String {
+    match bound {
+        Bound::Tcp(address) => address.to_string(),
+        Bound::Unix(name) => format!("unix:{name}"),
+    }
+}
+
+/// Inode of the network namespace of a process.
+fn namespace(pid: u32) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|namespace| namespace.ino())
+}
+
+/// What is known of a process that lives in this namespace; nothing when it ended or moved.
+fn known(key: ProcessKey, inode: u64, listening: &BTreeSet<u32>) -> Option<Known> {
+    let stat = Process::new(i32::try_from(key.pid).ok()?).ok()?.stat().ok()?;
+    let sockets = sockets(key.pid).into_iter().filter(|inode| listening.contains(inode)).collect();
+    let is_it = stat.starttime == key.start && namespace(key.pid) == Some(inode);
+    let parent = u32::try_from(stat.ppid).unwrap_or(0);
+    is_it.then_some(Known { namespace: inode, parent, listening: sockets })
+}
+
+/// Inodes of a process's sockets.
+fn sockets(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(DESCRIPTORS);
+    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
+        .collect()
+}
+
+/// `ListenOverflows` and `ListenDrops` of a process's network namespace.
+fn overflows(pid: u32) -> Option<(u64, u64)> {
+    counters(&fs::read_to_string(format!("/proc/{pid}/net/netstat")).ok()?)
+}
+
+/// The file has a line of names, then one of values (`proc_pid_net(5)`).
+fn counters(text: &str) -> Option<(u64, u64)> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let value = |wanted: &str| {
+        let at = names.split_ascii_whitespace().position(|name| name == wanted)?;
+        values.split_ascii_whitespace().nth(at)?.parse().ok()
+    };
+    Some((value("ListenOverflows")?, value("ListenDrops")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pid: u32) -> ProcessKey {
+        ProcessKey { pid, start: 1 }
+    }
+
+    #[test]
+    fn a_listener_is_its_topmost_holders() {
+        let known = |parent, listening: &[u32]| Known {
+            namespace: 1,
+            parent,
+            listening: listening.iter().copied().collect(),
+        };
+        // A master with a worker, one with --reuse-port, and an orphan.
+        let processes = [
+            (10, known(1, &[100])),
+            (11, known(10, &[100])),
+            (20, known(1, &[])),
+            (21, known(20, &[201])),
+            (22, known(20, &[202])),
+            (31, known(30, &[300])),
+        ];
+        let members: Vec<_> = processes.iter().map(|(pid, _)| key(*pid)).collect();
+        let processes = processes.into_iter().map(|(pid, known)| (key(pid), known)).collect();
+        let reader = Reader { processes, ..Reader::default() };
+        let found: Vec<_> = reader
+            .holders(&members)
+            .into_iter()
+            .map(|(inode, keys)| (inode, keys.iter().map(|key| key.pid).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(found, [(100, vec![10]), (201, vec![21]), (202, vec![22]), (300, vec![31])]);
+    }
+
+    #[test]
+    fn counters_are_found_by_name() {
+        let text =
+            "TcpExt: SyncookiesSent ListenOverflows X ListenDrops\nTcpExt: 1 2 3 4\nIpExt: a\nIpExt: 1\n";
+        assert_eq!(counters(text), Some((2, 4)));
+        assert_eq!(counters("TcpExt: ListenOverflows\nTcpExt:\n"), None);
+        assert_eq!(counters(""), None);
+    }
+
+    #[test]
+    fn who_is_not_there_has_no_queues() {
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(KernelTime(1), &[key(u32::MAX)], true), Queues::default());
+        assert!(!reader.said);
+    }
+}
