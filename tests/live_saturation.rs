@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::process::Command;
 use std::process::Stdio;
@@ -276,7 +277,10 @@ fn a_blocked_uvicorn_loop() {
 fn with_reuse_port_a_queue_is_its_workers() {
     let stage = Stage::enter("reuse");
     let observer = observer();
-    let gunicorn = Gunicorn::start(&stage, &launch("sync", &["--reuse-port"]));
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let gunicorn = Gunicorn::start(&stage, &launch("sync", &["--reuse-port"]).port(port));
     let address = gunicorn.address();
     let queue = at("accept_queue", &tcp(&gunicorn).to_string());
     let pids = gunicorn.workers();
@@ -295,7 +299,12 @@ fn with_reuse_port_a_queue_is_its_workers() {
     });
     let stuck = stuck.unwrap();
     let free = *pids.iter().find(|pid| **pid != stuck).unwrap();
-    let clients = plain(address, 24);
+    // Who is answered closes at once: a sync worker waits for that.
+    let client = || {
+        let mut connection = ask(address, &Request::get("plain"));
+        thread::spawn(move || drop(connection.drain()))
+    };
+    let clients: Vec<_> = (0..24).map(|_| client()).collect();
     wait(PATIENCE, || gunicorn.counts().get(&free).filter(|count| **count > 0).copied());
     thread::sleep(Duration::from_secs(1)); // the free one serves its share meanwhile
     let served = gunicorn.counts().get(&free).copied().unwrap_or(0);

@@ -23,6 +23,9 @@ const NAMESPACES: usize = 256;
 /// Descriptors of one process that are looked at.
 const DESCRIPTORS: usize = 1 << 16;
 
+/// Where a master from 25.1 on is steered (`gunicornc`): nobody's requests come that way.
+const CONTROL: &str = "/gunicorn.ctl";
+
 /// What is remembered between two looks.
 #[derive(Default)]
 pub struct Reader {
@@ -104,6 +107,7 @@ impl Reader {
         };
         let mut rows = diag.tcp_listeners()?;
         rows.extend(diag.unix_listeners()?);
+        rows.retain(|row| !matches!(&row.bound, Bound::Unix(path) if path.ends_with(CONTROL)));
         let listening: BTreeSet<u32> = rows.iter().map(|row| row.inode).collect();
         if !listening.is_subset(&namespace.listening) {
             self.processes.retain(|_, known| known.namespace != inode);
