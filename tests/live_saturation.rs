@@ -62,9 +62,13 @@ fn at(meter: &str, listener: &str) -> String {
 
 /// Every batch of an instance, in order.
 fn batches<'a>(lines: &'a [Line], wanted: &str) -> Vec<&'a Meters> {
-    let of = |line: &'a Line| match line {
-        Line::Meters { instance, meters, .. } if instance == wanted => Some(meters),
-        _ => None,
+    let of = |line: &'a Line| {
+        if let Line::Meters { instance, meters, .. } = line
+            && instance == wanted
+        {
+            return Some(meters);
+        }
+        None
     };
     lines.iter().filter_map(of).collect()
 }

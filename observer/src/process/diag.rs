@@ -150,7 +150,12 @@ impl Diag {
                         name = Some(format!("@{}", String::from_utf8_lossy(bytes)));
                     }
                     Nla::ReceiveQueueLength(waits, most) => (queue, limit) = (*waits, *most),
-                    _ => {}
+                    Nla::Vfs(_)
+                    | Nla::Peer(_)
+                    | Nla::PendingConnections(_)
+                    | Nla::MemInfo(_)
+                    | Nla::Shutdown(_)
+                    | Nla::Other(_) => {}
                 }
             }
             let row = |name| Row { bound: Bound::Unix(name), inode: answer.header.inode, queue, limit };
@@ -185,14 +190,17 @@ impl Diag {
                 };
                 // A row that the crate cannot read is one that nothing is known of.
                 if let Ok(message) = NetlinkMessage::<SockDiagMessage>::deserialize(own) {
-                    match message.payload {
-                        NetlinkPayload::Done(_) => return Ok(()),
-                        NetlinkPayload::Error(error) => return Err(error.to_io()),
-                        NetlinkPayload::InnerMessage(row) if rows < ROWS => {
-                            rows += 1;
-                            each(row);
-                        }
-                        _ => {}
+                    if let NetlinkPayload::Done(_) = message.payload {
+                        return Ok(());
+                    }
+                    if let NetlinkPayload::Error(error) = message.payload {
+                        return Err(error.to_io());
+                    }
+                    if let NetlinkPayload::InnerMessage(row) = message.payload
+                        && rows < ROWS
+                    {
+                        rows += 1;
+                        each(row);
                     }
                 }
                 part = part.get(length..).unwrap_or_default();

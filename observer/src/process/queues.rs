@@ -41,11 +41,22 @@ struct Namespace {
     diag: Option<Diag>,
     /// Inodes of the sockets that listened when it was looked at last.
     listening: BTreeSet<u32>,
-    /// Connections that had unread bytes: how many, and since when it is so many.
-    unread: BTreeMap<u32, (u32, KernelTime)>,
+    /// Connections that had unread bytes, by inode.
+    unread: BTreeMap<u32, Waiting>,
 }
 
-/// What is known of a process, for as long as no new socket listens in its namespace: then it may hold that.
+/// A connection with unread bytes.
+#[derive(Clone, Copy)]
+struct Waiting {
+    bytes: u32,
+    /// Since when it is so many.
+    since: KernelTime,
+    /// Whose it is, once that was found out.
+    holder: Option<ProcessKey>,
+}
+
+/// What is known of a process. When a new socket listens in its namespace, a master may hold that; a worker makes its own
+/// (`--reuse-port`) before it is an instance.
 #[derive(Clone, Debug)]
 struct Known {
     namespace: u64,
@@ -110,7 +121,8 @@ impl Reader {
         rows.retain(|row| !matches!(&row.bound, Bound::Unix(path) if path.ends_with(CONTROL)));
         let listening: BTreeSet<u32> = rows.iter().map(|row| row.inode).collect();
         if !listening.is_subset(&namespace.listening) {
-            self.processes.retain(|_, known| known.namespace != inode);
+            let pids: BTreeSet<u32> = self.processes.keys().map(|key| key.pid).collect();
+            self.processes.retain(|_, known| known.namespace != inode || pids.contains(&known.parent));
         }
         for key in members {
             if !self.processes.contains_key(key)
@@ -177,22 +189,33 @@ impl Reader {
     ) {
         let before = std::mem::take(&mut namespace.unread);
         for row in unread {
-            let known = before.get(&row.inode).filter(|(bytes, _)| *bytes == row.queue);
-            namespace.unread.insert(row.inode, known.copied().unwrap_or((row.queue, at)));
+            let (bytes, known) = (row.queue, before.get(&row.inode));
+            let holder = known.and_then(|known| known.holder).filter(|key| members.contains(key));
+            let since = known.filter(|known| known.bytes == bytes).map_or(at, |known| known.since);
+            namespace.unread.insert(row.inode, Waiting { bytes, since, holder });
         }
-        let mut left: BTreeSet<u32> = namespace.unread.keys().copied().collect();
+        let is_nobodys = |waiting: &&Waiting| waiting.holder.is_none();
+        let mut left = namespace.unread.values().filter(is_nobodys).count();
+        let mut counted: BTreeMap<ProcessKey, Unread> = BTreeMap::new();
         for process in members.iter().filter(|key| self.processes.contains_key(key)) {
-            let mut own = Unread { process: *process, connections: 0, oldest_ns: 0 };
-            if !left.is_empty() {
-                // A connection that its child holds too counts once.
-                for inode in sockets(process.pid).into_iter().filter(|inode| left.remove(inode)) {
-                    let since = namespace.unread.get(&inode).map_or(at, |(_, since)| *since);
-                    own.connections += 1;
-                    own.oldest_ns = own.oldest_ns.max(at.since(since));
+            counted.insert(*process, Unread { process: *process, connections: 0, oldest_ns: 0 });
+            for inode in if left > 0 { sockets(process.pid) } else { Vec::new() } {
+                // A connection that its child holds too is its own.
+                if let Some(waiting) =
+                    namespace.unread.get_mut(&inode).filter(|waiting| is_nobodys(&&**waiting))
+                {
+                    waiting.holder = Some(*process);
+                    left -= 1;
                 }
             }
-            queues.unread.push(own);
         }
+        for waiting in namespace.unread.values() {
+            if let Some(own) = waiting.holder.and_then(|holder| counted.get_mut(&holder)) {
+                own.connections += 1;
+                own.oldest_ns = own.oldest_ns.max(at.since(waiting.since));
+            }
+        }
+        queues.unread.extend(counted.into_values());
     }
 }
 
