@@ -18,6 +18,8 @@ const FOREIGN: [&str; 21] = [
     "--package", // cargo
     "--bin",
     "--max-requests",
+    "--reuse-port",
+    "--backlog",
     "--name",
     "--reload",
     "--timeout",

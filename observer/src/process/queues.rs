@@ -114,7 +114,10 @@ impl Reader {
     ) -> io::Result<()> {
         let mut diag = match namespace.diag.take() {
             Some(diag) => diag,
-            None => entered(inode, members)?,
+            None => match entered(inode, members)? {
+                Some(diag) => diag,
+                None => return Ok(()), // all of them ended
+            },
         };
         let mut rows = diag.tcp_listeners()?;
         rows.extend(diag.unix_listeners()?);
@@ -220,19 +223,15 @@ impl Reader {
 }
 
 /// A netlink socket inside a namespace, by way of the first member that is still there.
-fn entered(inode: u64, members: &[ProcessKey]) -> io::Result<Diag> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for key in members {
-        let path = PathBuf::from(format!("/proc/{}/ns/net", key.pid));
-        if namespace(key.pid) == Some(inode) {
-            match Diag::open(&path) {
-                Ok(diag) => return Ok(diag),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => last = error, // it ended
-                Err(error) => return Err(error),
-            }
+fn entered(inode: u64, members: &[ProcessKey]) -> io::Result<Option<Diag>> {
+    for key in members.iter().filter(|key| namespace(key.pid) == Some(inode)) {
+        match Diag::open(&PathBuf::from(format!("/proc/{}/ns/net", key.pid))) {
+            Ok(diag) => return Ok(Some(diag)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it ended just now
+            Err(error) => return Err(error),
         }
     }
-    Err(last)
+    Ok(None)
 }
 
 /// Connections with unread bytes that came by one of these listeners.

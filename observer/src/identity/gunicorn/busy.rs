@@ -13,6 +13,7 @@ use crate::identity::chronicle::Story;
 use crate::identity::chronicle::seconds;
 use crate::identity::event::EventName;
 use crate::identity::load::Class;
+use crate::identity::load::Listener;
 use crate::identity::load::Queues;
 use crate::identity::load::Turnover;
 use crate::identity::pressure::Cause;
@@ -220,10 +221,14 @@ fn words(pid: u32, cause: Cause, pressure: &Pressure, crew: Crew, lasted: Option
         Cause::AcceptQueue => "connections wait to be accepted",
         Cause::Loop => "a worker's loop does not come round",
     };
-    let mut message = format!("the workers of master {pid} do not keep up: {what}");
+    let mut message = match lasted {
+        None => format!("the workers of master {pid} do not keep up: {what}"),
+        Some(lasted) => format!("the workers of master {pid} did not keep up for {} s", seconds(lasted)),
+    };
     let mut parameters = vec![("cause", cause.name().to_owned()), ("pid", pid.to_string())];
     if let Some((listener, worker)) = &look.fullest {
-        message.push_str(&format!("; {} of {} in {}", listener.depth, listener.limit, listener.address));
+        let Listener { address, depth, limit, .. } = listener;
+        message.push_str(&format!("; {depth} at {address}, whose backlog is {limit}"));
         parameters.push(("listener", listener.address.clone()));
         parameters.push(("depth", listener.depth.to_string()));
         parameters.push(("limit", listener.limit.to_string()));
@@ -233,9 +238,6 @@ fn words(pid: u32, cause: Cause, pressure: &Pressure, crew: Crew, lasted: Option
     if crew.ready > 0 {
         parameters.push(("workers", crew.ready.to_string()));
         parameters.push(("busy", crew.serving.to_string()));
-    }
-    if let Some(lasted) = lasted {
-        message.push_str(&format!("; over after {} s", seconds(lasted)));
     }
     Story { error: true, message, parameters }
 }
