@@ -1,5 +1,5 @@
 //! Who is saturated, since when and why: queues, busy workers and lags with answers that are known beforehand.
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -240,7 +240,7 @@ fn blocked(class: &'static str, args: &[&str]) {
     let observer = observer();
     let gunicorn = Gunicorn::start(&stage, &launch(class, args).workers(1));
     let (address, master) = (gunicorn.address(), gunicorn.master_name());
-    let worker = gunicorn.worker_name(gunicorn.workers()[0]);
+    let worker = gunicorn.worker_name(*gunicorn.workers().first().unwrap());
     observer.wait_instances(&gunicorn.workers());
     let mut kept = Client::new(address, Mode::KeepAlive);
     for _ in 0..5 {
