@@ -414,6 +414,33 @@ time.sleep(60)
 }
 
 #[test]
+fn a_socket_that_a_supervisor_holds_is_its_masters() {
+    let stage = Stage::enter("held");
+    let observer = observer();
+    let service = stage.service();
+    let launch = Launch::new("sync", "wsgi_app:app").workers(1).env("SW_AGENT_NAME", &service);
+    let recipe = Recipe::new(First::Gunicorn, "held", launch).program("/srv/app/held_server.py");
+    let container = Container::start(&stage, &recipe);
+    let (master, worker) = (container.master(), *container.workers().first().unwrap());
+    assert_ne!(master.pid, container.first(), "who holds the socket is another");
+    observer.wait_instances(&[master.pid, worker.pid]);
+    let of = |pid: u32| {
+        let mut found = None;
+        observer.wait(PATIENCE, |lines| {
+            found =
+                instances(lines, &service).find(|found| found.pid == pid).map(|found| found.instance.clone());
+            found.is_some()
+        });
+        found.unwrap()
+    };
+    let _stuck = hang(&container.address(), "slow");
+    expect(&observer, &of(worker.pid), &[(name("requests_in_flight"), 1.0)]);
+    let _clients = plain(&container.address(), 2);
+    expect(&observer, &of(master.pid), &[(at("accept_queue", "unix:/srv/state/socket"), 2.0)]);
+    observer.stop().assert_code(0);
+}
+
+#[test]
 fn accepts_and_requests_are_the_applications_own_counts() {
     for class in ["sync", "gthread", "gevent", "asgi"] {
         let stage = Stage::enter("counts");
