@@ -327,6 +327,7 @@ fn key(pid: u32, start_ns: u64) -> ProcessKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Facts;
     use crate::identity::naming::Given;
 
     fn origin() -> Origin {
@@ -371,5 +372,23 @@ mod tests {
         pipeline.step_record(&short, &mut outputs);
         let named: Vec<_> = pipeline.drops().named().collect();
         assert_eq!((outputs, named), (vec![], vec![("unknown_record", 1), ("short_record", 2)]));
+    }
+
+    #[test]
+    fn queues_are_looked_at_while_every_worker_serves() {
+        let mut pipeline = Pipeline::new(&origin());
+        let (master, worker) = (ProcessKey { pid: 10, start: 1 }, ProcessKey { pid: 11, start: 1 });
+        let (at, changes) = (KernelTime(1_000_000_000), &mut Vec::new());
+        pipeline.model.slotted(at, master, changes);
+        pipeline.model.learned(Facts { key: master, ..Facts::default() }, changes);
+        pipeline.model.forked(at, Fork { parent: master, child: worker, inner: 11, slot: true }, changes);
+        pipeline.model.beat(at, 11, changes);
+        assert_eq!(tick(&mut pipeline, 2), []);
+        pipeline.model.turned(11, at, 0, 1, None);
+        let ask = Output::AskQueues(vec![master, worker]);
+        assert_eq!(tick(&mut pipeline, 3), [ask.clone()]);
+        assert_eq!((tick(&mut pipeline, 4), tick(&mut pipeline, 5)), (vec![], vec![ask]));
+        pipeline.model.turned(11, at, 1, 0, None);
+        assert_eq!(tick(&mut pipeline, 9), []);
     }
 }

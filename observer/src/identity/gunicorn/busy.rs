@@ -76,6 +76,7 @@ impl Model {
         let mut all = BTreeMap::new();
         for process in workers {
             let class = process.parent.and_then(|parent| classes.get(&parent));
+            let class = class.filter(|_| process.role == Some(Role::Worker)); // dirty workers have classes of their own
             let late = process.life.pulse.late(at);
             late.into_iter().for_each(|ns| process.life.load.late(ns));
             let mut turnover = process.life.load.take(at, process.life.ready);
