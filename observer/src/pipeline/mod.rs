@@ -385,9 +385,10 @@ mod tests {
         pipeline.model.beat(at, 11, changes);
         assert_eq!(tick(&mut pipeline, 2), []);
         pipeline.model.turned(11, at, 0, 1, None);
-        let ask = Output::AskQueues(vec![master, worker]);
-        assert_eq!(tick(&mut pipeline, 3), [ask.clone()]);
-        assert_eq!((tick(&mut pipeline, 4), tick(&mut pipeline, 5)), (vec![], vec![ask]));
+        let ask = [Output::AskQueues(vec![master, worker])];
+        assert_eq!(tick(&mut pipeline, 3), ask);
+        assert_eq!(tick(&mut pipeline, 4), []);
+        assert_eq!(tick(&mut pipeline, 5), ask);
         pipeline.model.turned(11, at, 1, 0, None);
         assert_eq!(tick(&mut pipeline, 9), []);
     }
