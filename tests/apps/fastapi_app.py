@@ -1,5 +1,6 @@
 """A FastAPI application with the actions that every test application has."""
 import asyncio
+import time
 
 from fastapi import FastAPI
 from fastapi import Request
@@ -65,6 +66,13 @@ async def broken(_id: str):
 @route
 async def slow(_id: str, request: Request):
     await asyncio.sleep(served.number(request.url.query, "ms", 20) / 1000)
+    return await plain(_id)
+
+
+@route
+async def block(_id: str, request: Request):
+    """Keeps the loop from coming round."""
+    time.sleep(served.number(request.url.query, "ms", 20) / 1000)
     return await plain(_id)
 
 

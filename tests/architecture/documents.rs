@@ -12,12 +12,14 @@ use crate::source::File;
 /// Pages that have to be there.
 const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
 /// Options of other programs that the pages show.
-const FOREIGN: [&str; 21] = [
+const FOREIGN: [&str; 23] = [
     "--bind", // gunicorn
     "--certfile",
     "--package", // cargo
     "--bin",
     "--max-requests",
+    "--reuse-port",
+    "--backlog",
     "--name",
     "--reload",
     "--timeout",

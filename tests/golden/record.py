@@ -298,9 +298,25 @@ def unix():
     return child
 
 
+def saturated():
+    """Both sync workers sleep and the accept queue (`--backlog 2`) is full; then they wake and serve what waited."""
+    child = gunicorn("--workers", "2", "--backlog", "2", "--timeout", "60", *BIND)
+    clients = []
+    for path in ("/slow/1?ms=7000", "/slow/2?ms=7000", "/plain/3", "/plain/4", "/plain/5"):
+        s = connect()
+        s.sendall(head("GET", path))
+        clients.append(s)
+        time.sleep(0.3)
+    for s in clients:
+        read(s, b"never")
+        s.close()
+    time.sleep(7)
+    return child
+
+
 CASES = [
     sync, gthread, uvicorn, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back, timeout_sync,
-    timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom,
+    timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom, saturated,
 ]
 
 
@@ -355,7 +371,16 @@ def own(raw, master):
             value["cgroup"] = "/"  # the recording machine's
         elif kind == "samples":
             value["processes"] = [sample for sample in value["processes"] if sample["key"]["pid"] in pids]
+            value["queues"] = own_queues(value["queues"], pids)
+        elif kind == "queues":
+            value["queues"] = own_queues(value["queues"], pids)
         yield {kind: value}
+
+
+def own_queues(queues, pids):
+    """What is said of these processes."""
+    whose = {"listeners": "holder", "unread": "process", "overflows": "process"}
+    return {part: [row for row in queues[part] if row[key]["pid"] in pids] for part, key in whose.items()}
 
 
 def own_record(record, pids, connections):

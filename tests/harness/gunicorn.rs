@@ -34,6 +34,8 @@ pub struct Launch {
     pub workers: usize,
     /// Listens on a Unix socket instead of a loopback port.
     pub unix: bool,
+    /// The loopback port; 0 is any that is free.
+    pub port: u16,
     /// Keeps an access log and counts of requests.
     pub counts: bool,
     /// More arguments.
@@ -45,7 +47,7 @@ pub struct Launch {
 impl Launch {
     /// Two workers on a loopback port.
     pub fn new(class: &'static str, app: &'static str) -> Self {
-        Self { class, app, workers: 2, unix: false, counts: true, args: Vec::new(), env: Vec::new() }
+        Self { class, app, workers: 2, unix: false, port: 0, counts: true, args: Vec::new(), env: Vec::new() }
     }
 
     /// With so many workers.
@@ -69,6 +71,12 @@ impl Launch {
     /// Without an access log and counts, as a benchmark wants it.
     pub fn quiet(mut self) -> Self {
         self.counts = false;
+        self
+    }
+
+    /// On this loopback port: with `--reuse-port` gunicorn does not say which one it chose.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
         self
     }
 
@@ -124,7 +132,11 @@ impl Gunicorn {
         let dir = stage.folder("gunicorn");
         must(fs::create_dir(dir.join("counts")), "make a folder for the counts");
         let socket = dir.join("socket");
-        let bind = if launch.unix { format!("unix:{}", socket.display()) } else { "127.0.0.1:0".into() };
+        let bind = if launch.unix {
+            format!("unix:{}", socket.display())
+        } else {
+            format!("127.0.0.1:{}", launch.port)
+        };
         let log = must(File::create(dir.join("log")), "make gunicorn's log");
         let apps = package().join("apps");
         let mut command = Command::new(python.script("gunicorn"));
@@ -155,7 +167,9 @@ impl Gunicorn {
         command.args(&launch.args).arg(launch.app);
         let child = must(command.spawn(), format_args!("start {command:?}"));
         let mut gunicorn = Self { child, service, base, address: Address::Unix(socket), dir };
-        if !launch.unix {
+        if launch.port != 0 {
+            gunicorn.address = Address::Tcp(([127, 0, 0, 1], launch.port).into());
+        } else if !launch.unix {
             gunicorn.address = Address::Tcp(gunicorn.listening());
         }
         gunicorn

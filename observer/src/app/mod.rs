@@ -35,6 +35,7 @@ use crate::pipeline::output::Output;
 use crate::pipeline::tape;
 use crate::process::facts;
 use crate::process::programs::Programs;
+use crate::process::queues;
 use crate::process::sample;
 use crate::process::scan;
 use crate::report::grpc::SettingsError;
@@ -161,6 +162,7 @@ struct Observer {
     sinks: Sinks,
     tape: Option<Recording<BufWriter<File>>>,
     programs: Programs,
+    queues: queues::Reader,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -212,6 +214,7 @@ impl Observer {
             sinks,
             tape,
             programs: Programs::default(),
+            queues: queues::Reader::default(),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -290,7 +293,16 @@ impl Observer {
                     let found = found(&self.programs);
                     self.step(&found);
                 }
-                Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
+                Output::AskSamples(processes) => {
+                    let mut samples = sample::read(&processes);
+                    samples.queues = self.queues.read(samples.at, &processes, true);
+                    self.step(&Input::Samples(samples));
+                }
+                Output::AskQueues(processes) => {
+                    let at = clock::kernel_now();
+                    let queues = self.queues.read(at, &processes, false);
+                    self.step(&Input::Queues { at, queues });
+                }
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Disregard(process, agent) => {
                     if let Some((sign, service)) = agent {

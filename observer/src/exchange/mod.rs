@@ -2,6 +2,7 @@
 mod pair;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use crate::clock::KernelTime;
 use crate::stats::Drops;
@@ -21,6 +22,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+pub use turn::Turn;
 
 /// The ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub struct Exchange {
 /// What came of records; the caller empties it.
 #[derive(Debug, Default)]
 pub struct Findings {
+    /// Requests begun and over, in the order of the records.
+    pub turns: Vec<Turn>,
     /// Exchanges that have ended, in the order in which that was noticed.
     pub exchanges: Vec<Exchange>,
     /// Connections whose bytes are not wanted any more.
@@ -163,7 +167,9 @@ impl Exchanges {
     /// The last reference to a connection went away.
     pub fn closed(&mut self, closed: &Closed, findings: &mut Findings) {
         if let Some(Followed::Yes(mut connection)) = self.connections.remove(closed.conn) {
-            connection.closed(KernelTime(closed.header.at), findings);
+            let at = KernelTime(closed.header.at);
+            connection.closed(at, findings);
+            connection.idle(at, findings);
         }
     }
 
@@ -172,6 +178,7 @@ impl Exchanges {
         for followed in self.connections.values_mut() {
             if let Followed::Yes(connection) = followed {
                 connection.exited(pid, at, findings);
+                connection.turn(at, findings);
             }
         }
     }
@@ -196,19 +203,28 @@ impl Exchanges {
         }
         let Some(followed) = self.connections.touch(moved.conn) else { return };
         let Followed::Yes(connection) = followed else { return };
+        let at = KernelTime(moved.header.at);
         match guarded(|| step(connection, findings)) {
-            Some(Verdict::Follow) => return,
+            Some(Verdict::Follow) => return connection.turn(at, findings),
             Some(Verdict::GiveUp) => connection.given_up(findings),
             None => findings.drops.count(Reason::ParserPanic),
         }
+        connection.idle(at, findings);
         *followed = Followed::No;
         findings.ignored.push(moved.conn);
     }
 
     fn follow(&mut self, conn: Conn, connection: Connection, findings: &mut Findings) {
         match self.connections.insert(conn, Followed::Yes(Box::new(connection))) {
-            Displaced::Earlier(Followed::Yes(mut earlier)) => earlier.closed(KernelTime(conn.born), findings),
-            Displaced::Idle(Followed::Yes(_)) => findings.drops.count(Reason::ConnectionsFull),
+            Displaced::Earlier(Followed::Yes(mut earlier)) => {
+                let at = KernelTime(conn.born);
+                earlier.closed(at, findings);
+                earlier.idle(at, findings);
+            }
+            Displaced::Idle(Followed::Yes(mut idle)) => {
+                findings.drops.count(Reason::ConnectionsFull);
+                idle.idle(KernelTime(conn.born), findings);
+            }
             Displaced::Earlier(Followed::No) | Displaced::Idle(Followed::No) | Displaced::Nothing => {}
         }
     }

@@ -9,6 +9,8 @@ use super::Ends;
 use super::Exchange;
 use super::Findings;
 use super::Outcome;
+use super::turn::Counted;
+use super::turn::Newest;
 use crate::clock::KernelTime;
 use crate::protocol::Piece;
 use crate::protocol::http1::Asked;
@@ -71,6 +73,8 @@ pub(super) struct Connection {
     doubtful: Vec<Exchange>,
     /// Reads and writes without anything recognisable, before the direction is known.
     unknown: u32,
+    /// What was said of those that wait.
+    counted: Counted,
 }
 
 /// A request that waits for the end of its response.
@@ -115,7 +119,24 @@ impl Connection {
             shaken: false,
             doubtful: Vec::new(),
             unknown: 0,
+            counted: Counted::default(),
         }
+    }
+
+    /// Says how many requests wait, if that changed or another one was read.
+    pub(super) fn turn(&mut self, at: KernelTime, findings: &mut Findings) {
+        self.count(at, self.waiting.iter().filter(|waiting| !waiting.told).count(), findings);
+    }
+
+    /// Nothing of this connection is followed any more.
+    pub(super) fn idle(&mut self, at: KernelTime, findings: &mut Findings) {
+        self.count(at, 0, findings);
+    }
+
+    fn count(&mut self, at: KernelTime, waiting: usize, findings: &mut Findings) {
+        let waited = self.began.ready.map(|ready| self.began.at.since(ready));
+        let newest = Newest { pid: self.began.pid, number: self.read, waited };
+        findings.turns.extend(self.counted.turn(at, newest, waiting));
     }
 
     /// Takes the ends when they were not known.

@@ -4,6 +4,8 @@ use super::cause::Signal;
 use super::cause::is_stop;
 use super::cause::signal;
 use super::chronicle::Open;
+use super::load::Class;
+use super::pressure::Pressure;
 use crate::clock::KernelTime;
 
 const SECOND: u64 = 1_000_000_000;
@@ -37,6 +39,12 @@ pub struct Arbiter {
     pub upgrade: Option<Upgrade>,
     /// Workers that die.
     pub deaths: Deaths,
+    /// Workers that ended so that it forks others, though nobody had asked for that.
+    pub respawns: u64,
+    /// How its workers serve.
+    pub class: Class,
+    /// Whether they keep up.
+    pub pressure: Pressure,
 }
 
 /// An upgrade under way.

@@ -122,6 +122,21 @@ impl Cause {
         }
     }
 
+    /// Whether the arbiter forks another worker for one that ended so, though nobody had asked it to do anything.
+    pub fn is_respawned(self) -> bool {
+        matches!(
+            self,
+            Cause::Recycle
+                | Cause::Timeout
+                | Cause::Oom
+                | Cause::Crash
+                | Cause::Killed
+                | Cause::BootFailure
+                | Cause::Exception
+                | Cause::Exit
+        )
+    }
+
     /// Whether somebody should look at it.
     pub fn is_trouble(self) -> bool {
         !matches!(

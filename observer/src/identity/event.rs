@@ -16,6 +16,8 @@ pub enum EventName {
     Stuck,
     /// Workers die before they are ready, again and again.
     CrashLoop,
+    /// The workers of a master do not keep up, then do so again.
+    Saturated,
 }
 
 impl EventName {
@@ -28,6 +30,7 @@ impl EventName {
             EventName::Upgrade => "Upgrade",
             EventName::Stuck => "Stuck",
             EventName::CrashLoop => "CrashLoop",
+            EventName::Saturated => "Saturated",
         }
     }
 }

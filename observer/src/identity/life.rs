@@ -2,6 +2,7 @@
 use super::cause::Cause;
 use super::cause::Signal;
 use super::cause::signal;
+use super::load::Load;
 use crate::clock::KernelTime;
 
 /// Signals that are kept of one process: more than any orderly end takes.
@@ -61,6 +62,8 @@ pub struct Life {
     pub asked: Option<Cause>,
     /// Its heartbeat.
     pub pulse: Pulse,
+    /// What it serves.
+    pub load: Load,
 }
 
 impl Life {
@@ -105,6 +108,8 @@ pub struct Pulse {
     /// Length of the last idle gap, and how many before it were as long.
     gap: u64,
     agreeing: u32,
+    /// It was seen to beat every second when idle.
+    every_second: bool,
 }
 
 impl Pulse {
@@ -116,7 +121,15 @@ impl Pulse {
             let agrees = gap.abs_diff(self.gap) <= self.gap / 8;
             self.agreeing = if agrees { self.agreeing.saturating_add(1) } else { 0 };
             self.gap = gap;
+            self.every_second |= self.period().is_some_and(|period| SECOND.contains(&period));
         }
+    }
+
+    /// How much later than after a second the next beat is by now, in nanoseconds, for a worker that beats every
+    /// second. What is within the tolerance of the period that was learned is not late.
+    pub fn late(&self, now: KernelTime) -> Option<u64> {
+        let age = self.age(now).filter(|_| self.every_second)?;
+        Some(if age < SECOND.end { 0 } else { age - 1_000 * MS })
     }
 
     /// Nanoseconds since the last beat.
@@ -164,6 +177,16 @@ mod tests {
         assert_eq!(pulse(&[0, 700, 5_000, 6_000]).period(), None);
         assert_eq!(pulse(&[]).age(KernelTime(5)), None);
         assert_eq!(pulse(&[1, 2]).age(KernelTime(5 * MS)), Some(3 * MS));
+    }
+
+    #[test]
+    fn lateness_is_that_of_a_worker_that_beats_every_second() {
+        let mut every_second = pulse(&[0, 1_001, 2_002, 3_003, 4_004]);
+        assert_eq!(every_second.late(KernelTime(5_100 * MS)), Some(0));
+        assert_eq!(every_second.late(KernelTime(8_004 * MS)), Some(3_000 * MS));
+        every_second.beat(KernelTime(8_004 * MS));
+        assert_eq!(every_second.late(KernelTime(10_004 * MS)), Some(1_000 * MS), "it stays what it is");
+        assert_eq!(pulse(&[0, 15_000, 30_000, 45_000, 60_000]).late(KernelTime(90_000 * MS)), None);
     }
 
     #[test]

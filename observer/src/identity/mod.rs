@@ -6,7 +6,9 @@ pub mod event;
 pub mod found;
 pub mod gunicorn;
 mod life;
+pub mod load;
 pub mod naming;
+mod pressure;
 pub mod target;
 
 use std::sync::Arc;

@@ -28,6 +28,10 @@ const fn gauge(name: &'static str, exposed: &'static str, scale: f64, help: &'st
     Definition { name, exposed, scale, kind: Kind::Gauge, help }
 }
 
+const fn counter(name: &'static str, exposed: &'static str, help: &'static str) -> Definition {
+    Definition { name, exposed, scale: 1.0, kind: Kind::Counter, help }
+}
+
 /// Every meter, in the order of the pages.
 pub const DEFINITIONS: &[Definition] = &[
     gauge(
@@ -60,6 +64,79 @@ pub const DEFINITIONS: &[Definition] = &[
         "gunicorn_heartbeat_age_seconds",
         1.0,
         "Seconds since the last heartbeat of the worker.",
+    ),
+    gauge(
+        "instance_gunicorn_accept_queue",
+        "gunicorn_accept_queue_connections",
+        1.0,
+        "Connections that wait to be accepted at a listener, on whoever holds it: the master, or with --reuse-port the worker.",
+    ),
+    gauge(
+        "instance_gunicorn_accept_queue_limit",
+        "gunicorn_accept_queue_limit_connections",
+        1.0,
+        "Backlog of the listener: the kernel lets one connection more wait, then it drops them.",
+    ),
+    counter(
+        "instance_gunicorn_listen_overflows",
+        "gunicorn_listen_overflows_total",
+        "Connections that found an accept queue full, of all listeners of the network namespace together.",
+    ),
+    counter(
+        "instance_gunicorn_listen_drops",
+        "gunicorn_listen_drops_total",
+        "Connections that listeners dropped for any reason, of all listeners of the network namespace together.",
+    ),
+    gauge(
+        "instance_gunicorn_unread_connections",
+        "gunicorn_unread_connections",
+        1.0,
+        "Connections that the worker has accepted and that have bytes which it has not read.",
+    ),
+    gauge(
+        "instance_gunicorn_requests_in_flight",
+        "gunicorn_requests_in_flight",
+        1.0,
+        "Requests that the worker has read and not answered.",
+    ),
+    gauge(
+        "instance_gunicorn_requests_in_flight_max",
+        "gunicorn_requests_in_flight_max",
+        1.0,
+        "The most requests in flight at one time since the last report.",
+    ),
+    gauge(
+        "instance_gunicorn_busy",
+        "gunicorn_busy_ratio",
+        0.01,
+        "Part of the time since the last report in which the worker had a request in flight, in percent.",
+    ),
+    counter(
+        "instance_gunicorn_accepts",
+        "gunicorn_accepts_total",
+        "Connections that the worker has accepted since it is watched.",
+    ),
+    counter(
+        "instance_gunicorn_requests",
+        "gunicorn_requests_total",
+        "Requests that the worker has served since it is watched.",
+    ),
+    gauge(
+        "instance_gunicorn_queue_wait",
+        "gunicorn_queue_wait_seconds",
+        0.000_001,
+        "How long p percent of the requests since the last report waited at most to be read, in microseconds.",
+    ),
+    gauge(
+        "instance_gunicorn_loop_lag",
+        "gunicorn_loop_lag_seconds",
+        0.001,
+        "How late the loop of the worker was at worst since the last report, in milliseconds; only of loop-based workers.",
+    ),
+    counter(
+        "instance_gunicorn_respawns",
+        "gunicorn_respawns_total",
+        "Workers that ended and had to be replaced although nobody had asked the master for that.",
     ),
 ];
 

@@ -11,6 +11,7 @@ use crate::meter::sample::ProcessSample;
 use crate::meter::sample::Samples;
 
 pub mod definition;
+pub mod load;
 pub mod sample;
 
 /// One value of one meter.
@@ -83,29 +84,26 @@ impl Meters {
         true
     }
 
-    /// Meters of every instance that has a sample; with each comes the age of its last heartbeat in nanoseconds.
+    /// Meters of every instance that has a sample; with each come those that no sample is needed for.
     /// Processor use is that since the sample before: 0 the first time, as the agent's.
     pub fn sampled<'a>(
         &mut self,
         samples: &Samples,
         wall: WallOffset,
-        instances: impl Iterator<Item = (&'a Instance, Option<u64>)>,
+        instances: impl Iterator<Item = (&'a Instance, Vec<Meter>)>,
     ) -> Vec<MeterBatch> {
         let host_cpu = self.host.map_or(0.0, |before| host_cpu(before, samples.host));
         self.host = Some(samples.host);
         let by_key: BTreeMap<ProcessKey, &ProcessSample> =
             samples.processes.iter().map(|sample| (sample.key, sample)).collect();
-        let batches = instances.filter_map(|(instance, heartbeat)| {
+        let batches = instances.filter_map(|(instance, own)| {
             let sample = by_key.get(&instance.process)?;
             let cpu = self.process_cpu(sample, samples.at);
             Some(MeterBatch {
                 service: instance.service.clone(),
                 instance: instance.name.clone(),
                 at_ms: wall.wall_ms(samples.at),
-                meters: meters(host_cpu, cpu, samples.host, sample)
-                    .into_iter()
-                    .chain(heartbeat.map(heartbeat_age))
-                    .collect(),
+                meters: meters(host_cpu, cpu, samples.host, sample).into_iter().chain(own).collect(),
             })
         });
         let batches = batches.collect();
@@ -136,8 +134,8 @@ fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) ->
     ]
 }
 
-/// In seconds; a name of ours, since the agent has nothing like it.
-fn heartbeat_age(ns: u64) -> Meter {
+/// In seconds, of nanoseconds; a name of ours, since the agent has nothing like it.
+pub fn heartbeat_age(ns: u64) -> Meter {
     Meter::new("instance_gunicorn_heartbeat_age", ns as f64 / 1e9)
 }
 
@@ -173,6 +171,7 @@ mod tests {
                 threads: 3,
                 python: None,
             }],
+            queues: Default::default(),
         }
     }
 
@@ -186,11 +185,11 @@ mod tests {
             properties: Vec::new(),
         };
         let mut meters = Meters::new(20);
-        meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, None)].into_iter());
+        meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, Vec::new())].into_iter());
         let batches = meters.sampled(
             &samples(20, 1_100, 750),
             WallOffset(0),
-            [(&instance, Some(1_500_000_000))].into_iter(),
+            [(&instance, vec![heartbeat_age(1_500_000_000)])].into_iter(),
         );
         let values: Vec<f64> =
             batches.iter().flat_map(|batch| batch.meters.iter().map(|m| m.value)).collect();

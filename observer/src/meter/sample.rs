@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::clock::KernelTime;
 use crate::identity::ProcessKey;
+use crate::identity::load::Queues;
 
 /// Numbers of one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,9 @@ pub struct Samples {
     pub host: HostSample,
     /// Each process's.
     pub processes: Vec<ProcessSample>,
+    /// The queues of those that were asked for.
+    #[serde(default)]
+    pub queues: Queues,
 }
 
 /// Numbers of the host.

@@ -10,6 +10,7 @@ use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 use crate::identity::Facts;
 use crate::identity::Holder;
+use crate::identity::load::Queues;
 use crate::identity::naming::Given;
 use crate::meter::sample::Samples;
 
@@ -32,6 +33,13 @@ pub enum Input {
     },
     /// Numbers of the host and of processes that were asked for.
     Samples(Samples),
+    /// The queues of processes that were asked for.
+    Queues {
+        /// When they were looked at.
+        at: KernelTime,
+        /// They.
+        queues: Queues,
+    },
     /// Time passed.
     Tick {
         /// Now.

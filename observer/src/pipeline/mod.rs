@@ -22,13 +22,17 @@ use crate::clock::WallOffset;
 use crate::exchange::Exchange;
 use crate::exchange::Exchanges;
 use crate::exchange::Findings;
+use crate::exchange::Turn;
 use crate::identity::ProcessKey;
 use crate::identity::cause::Signal;
 use crate::identity::cause::Status;
 use crate::identity::gunicorn::Change;
 use crate::identity::gunicorn::Fork;
 use crate::identity::gunicorn::Model;
+use crate::identity::load::Queues;
+use crate::meter;
 use crate::meter::Meters;
+use crate::meter::sample::Samples;
 use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::trace::Segment;
@@ -41,6 +45,8 @@ use output::Output;
 const IGNORED: u32 = 1;
 /// Between two looks for processes whose start went by unseen, in nanoseconds.
 const LOOK_INTERVAL_NS: u64 = 10_000_000_000;
+/// Between two looks at the queues of workers that may not keep up, in nanoseconds.
+const QUEUE_INTERVAL_NS: u64 = 2_000_000_000;
 /// Nanoseconds in a tick of `/proc/<pid>/stat`.
 const NS_PER_TICK: u64 = 10_000_000;
 
@@ -59,6 +65,8 @@ pub struct Pipeline {
     /// Whether a process served that is not known, and when to look for such processes at the earliest.
     stranger: bool,
     next_look: KernelTime,
+    /// When to look at queues at the earliest.
+    next_queues: KernelTime,
 }
 
 impl Pipeline {
@@ -75,6 +83,7 @@ impl Pipeline {
             read_to: KernelTime::default(),
             stranger: false,
             next_look: KernelTime::default(),
+            next_queues: KernelTime::default(),
         }
     }
 
@@ -90,13 +99,12 @@ impl Pipeline {
             }
             Input::Found { at, holders } => self.model.found(*at, holders, &mut self.changes),
             Input::Samples(samples) => {
-                let pulse = |process| self.model.heartbeat_age(process, samples.at);
-                let instances = self.model.instances().map(|instance| (instance, pulse(instance.process)));
-                let batches = self.meters.sampled(samples, self.wall, instances);
-                outputs.extend(batches.into_iter().map(Output::Meters));
+                self.sampled(samples, outputs);
+                self.looked(samples.at, &samples.queues);
                 let living = samples.processes.iter().map(|sample| sample.key).collect();
                 self.model.alive(&living, &mut self.changes);
             }
+            Input::Queues { at, queues } => self.looked(*at, queues),
             Input::Tick { at, wall } => {
                 self.wall = *wall;
                 self.model.tick(*at, *wall, &mut self.changes);
@@ -107,10 +115,39 @@ impl Pipeline {
                 if self.meters.due(*at) {
                     let processes = self.model.instances().map(|instance| instance.process).collect();
                     outputs.push(Output::AskSamples(processes));
+                } else if *at >= self.next_queues {
+                    let crowded = self.model.crowded();
+                    if !crowded.is_empty() {
+                        self.next_queues = KernelTime(at.0.saturating_add(QUEUE_INTERVAL_NS));
+                        outputs.push(Output::AskQueues(crowded));
+                    }
                 }
             }
         }
         self.flush(outputs);
+    }
+
+    /// The meters of every instance.
+    fn sampled(&mut self, samples: &Samples, outputs: &mut Vec<Output>) {
+        let turnover = self.model.turnover(samples.at);
+        let mut queues = meter::load::queues(&samples.queues, |process| turnover.contains_key(&process));
+        let model = &self.model;
+        let instances = model.instances().map(|instance| {
+            let process = instance.process;
+            let pulse = model.heartbeat_age(process, samples.at).map(meter::heartbeat_age);
+            let mut own: Vec<_> = pulse.into_iter().collect();
+            own.extend(turnover.get(&process).into_iter().flat_map(meter::load::worker));
+            own.extend(model.respawns(process).map(meter::load::arbiter));
+            own.extend(queues.remove(&process).unwrap_or_default());
+            (instance, own)
+        });
+        let batches = self.meters.sampled(samples, self.wall, instances);
+        outputs.extend(batches.into_iter().map(Output::Meters));
+    }
+
+    fn looked(&mut self, at: KernelTime, queues: &Queues) {
+        self.next_queues = KernelTime(at.0.saturating_add(QUEUE_INTERVAL_NS));
+        self.model.looked(at, queues, &mut self.changes);
     }
 
     /// Takes one entry of the ring without copying it; the same as a step with [`Input::Record`].
@@ -198,6 +235,9 @@ impl Pipeline {
             Kind::Program => {} // facts take from it what they need
             Kind::Opened => {
                 let record: Opened = wire::read(bytes)?;
+                if record.accepted == 1 {
+                    self.model.accepted(record.header.tgid);
+                }
                 self.exchanges.opened(&record, &mut self.findings);
             }
             Kind::Received => {
@@ -223,6 +263,10 @@ impl Pipeline {
 
     /// Exchanges that ended become segments.
     fn settle(&mut self, outputs: &mut Vec<Output>) {
+        for turn in self.findings.turns.drain(..) {
+            let Turn { pid, at, from, to, waited } = turn;
+            self.model.turned(pid, at, from, to, waited);
+        }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
         for exchange in std::mem::take(&mut self.findings.exchanges) {
             let segment = self.segment(&exchange);
@@ -283,6 +327,7 @@ fn key(pid: u32, start_ns: u64) -> ProcessKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Facts;
     use crate::identity::naming::Given;
 
     fn origin() -> Origin {
@@ -327,5 +372,24 @@ mod tests {
         pipeline.step_record(&short, &mut outputs);
         let named: Vec<_> = pipeline.drops().named().collect();
         assert_eq!((outputs, named), (vec![], vec![("unknown_record", 1), ("short_record", 2)]));
+    }
+
+    #[test]
+    fn queues_are_looked_at_while_every_worker_serves() {
+        let mut pipeline = Pipeline::new(&origin());
+        let (master, worker) = (ProcessKey { pid: 10, start: 1 }, ProcessKey { pid: 11, start: 1 });
+        let (at, changes) = (KernelTime(1_000_000_000), &mut Vec::new());
+        pipeline.model.slotted(at, master, changes);
+        pipeline.model.learned(Facts { key: master, ..Facts::default() }, changes);
+        pipeline.model.forked(at, Fork { parent: master, child: worker, inner: 11, slot: true }, changes);
+        pipeline.model.beat(at, 11, changes);
+        assert_eq!(tick(&mut pipeline, 2), []);
+        pipeline.model.turned(11, at, 0, 1, None);
+        let ask = [Output::AskQueues(vec![master, worker])];
+        assert_eq!(tick(&mut pipeline, 3), ask);
+        assert_eq!(tick(&mut pipeline, 4), []);
+        assert_eq!(tick(&mut pipeline, 5), ask);
+        pipeline.model.turned(11, at, 1, 0, None);
+        assert_eq!(tick(&mut pipeline, 9), []);
     }
 }

@@ -32,6 +32,8 @@ pub enum Output {
     AskHolders,
     /// Read the numbers of these processes and of the host; the answer is an input.
     AskSamples(Vec<ProcessKey>),
+    /// Look at the queues of these processes: they may not keep up. The answer is an input.
+    AskQueues(Vec<ProcessKey>),
     /// Watch a process that was there before the probes, as what it is.
     Watch(ProcessKey, Role),
     /// A process is not reported: its traffic is nobody's business. With it comes the sign of the SkyWalking agent

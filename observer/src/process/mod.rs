@@ -1,10 +1,12 @@
 //! Facts from `/proc`: gathers, decides nothing.
 mod cgroup;
 mod config_file;
+mod diag;
 pub mod facts;
 mod ports;
 pub mod program;
 pub mod programs;
+pub mod queues;
 mod release;
 pub mod sample;
 pub mod scan;

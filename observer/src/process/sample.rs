@@ -7,6 +7,7 @@ use procfs::process::Process;
 
 use crate::clock;
 use crate::identity::ProcessKey;
+use crate::identity::load::Queues;
 use crate::meter::sample::HostSample;
 use crate::meter::sample::ProcessSample;
 use crate::meter::sample::Samples;
@@ -17,6 +18,7 @@ pub fn read(processes: &[ProcessKey]) -> Samples {
         at: clock::kernel_now(),
         host: host(),
         processes: processes.iter().filter_map(|key| process(*key)).collect(),
+        queues: Queues::default(),
     }
 }
 

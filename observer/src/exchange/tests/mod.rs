@@ -126,6 +126,48 @@ fn an_exchange_has_its_times_bytes_and_process() {
     assert_eq!(bench.drops(), NONE);
 }
 
+/// `from>to` of every turn so far, with what the last request had waited.
+fn turns(bench: &mut Bench) -> String {
+    let turns = std::mem::take(&mut bench.found.turns);
+    let waited = |turn: &Turn| turn.waited.map_or(String::new(), |ns| format!(" after {ns}"));
+    turns
+        .iter()
+        .map(|turn| format!("{}>{}{}", turn.from, turn.to, waited(turn)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[test]
+fn requests_in_flight_are_counted_up_and_down() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/a"));
+    bench.read(&get("/b"));
+    assert_eq!(turns(&mut bench), "0>1 after 1, 1>2 after 1");
+    bench.write(OK);
+    bench.write(OK);
+    bench.read("GET /c HTTP/1.1\r\n");
+    assert_eq!(turns(&mut bench), "2>1, 1>0");
+    bench.read("Host: h\r\n\r\n");
+    bench.close();
+    assert_eq!(turns(&mut bench), "0>1 after 1, 1>0");
+    let mut bench = Bench::accepted();
+    bench.moved(false, WORKER, get("/a").as_bytes(), 0);
+    bench.exchanges.exited(WORKER, KernelTime(200), &mut bench.found);
+    assert_eq!(
+        bench.found.turns.last().map(|turn| (turn.pid, turn.at, turn.to)),
+        Some((WORKER, KernelTime(200), 0))
+    );
+    turns(&mut bench);
+    bench.write(OK);
+    bench.close();
+    assert_eq!(turns(&mut bench), "");
+    // One that goes over to another protocol is no request any more.
+    let mut bench = Bench::accepted();
+    bench.read(&get("/ws"));
+    bench.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+    assert_eq!(turns(&mut bench), "0>1 after 1, 1>0");
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let mut bench = Bench::accepted();

@@ -11,6 +11,7 @@ use crate::identity::Role;
 use crate::identity::found;
 use crate::identity::gunicorn::Quiet;
 use crate::identity::life::Life;
+use crate::identity::naming::arguments;
 
 impl Model {
     pub(super) fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
@@ -52,6 +53,7 @@ impl Model {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.inner_pid = holder.facts.inner_pid;
         process.facts = Some(Arc::new(holder.facts.clone()));
+        process.arbiter.class = arguments::class(&holder.facts);
         process.arbiter.served |= process.life.found.is_some();
         match process.role {
             Some(_) => self.tell_apart(pid, changes),
@@ -109,11 +111,10 @@ impl Model {
         match self.processes.get_mut(&other) {
             Some(hooks) if hooks.life.ready.is_some() => return,
             Some(_) => self.uncast(other, changes),
-            None => {} // it ended, and was taken for a worker that did not boot
+            None => {} // it ended, and was nobody
         }
         let parent = self.processes.get(&pid).and_then(|process| process.parent);
-        let Some(arbiter) = parent.and_then(|parent| self.processes.get_mut(&parent.pid)) else { return };
-        arbiter.arbiter.deaths.count = arbiter.arbiter.deaths.count.saturating_sub(1);
+        let Some(arbiter) = parent.and_then(|parent| self.processes.get(&parent.pid)) else { return };
         let dirty = arbiter.role == Some(Role::DirtyArbiter);
         self.cast(pid, if dirty { Role::DirtyWorker } else { Role::Worker }, changes);
     }

@@ -27,6 +27,7 @@ use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 
 mod announce; // who is an instance, under which name
+mod busy; // who keeps up
 mod cast; // who has which role, where that takes more than one look
 mod held; // ends of those that may not have been workers
 mod tell; // which events follow
@@ -273,6 +274,8 @@ impl Model {
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.role.is_some()) else {
             return false;
         };
+        let late = process.life.pulse.late(at);
+        late.into_iter().for_each(|ns| process.life.load.late(ns));
         process.life.pulse.beat(at);
         self.tell_recovered(pid, changes);
         self.serves(at, pid, changes);
@@ -286,6 +289,7 @@ impl Model {
             return; // it ended meanwhile, and its pid is someone else's
         };
         process.inner_pid = facts.inner_pid;
+        process.arbiter.class = arguments::class(&facts);
         if process.facts.replace(Arc::new(facts)).is_none() {
             self.tell_apart(pid, changes);
         }
@@ -309,20 +313,13 @@ impl Model {
         }
     }
 
-    /// The instance that a request, begun `at`, belongs to: that of the process that served it, or of the worker that
+    /// The instance that a request, begun `at` and over now, belongs to: that of the process that served it, or of the worker that
     /// forked this. `None` when the process is not known, or not to be reported (see [`Model::is_quiet`]).
     pub fn instance(&mut self, at: KernelTime, pid: u32, changes: &mut Vec<Change>) -> Option<&Instance> {
-        let mut pid = pid;
-        // A child of a child of a worker is rare, a chain of more than a few not a real one.
-        for _ in 0..8 {
-            let process = self.processes.get(&pid)?;
-            if process.role? != Role::AppChild {
-                break;
-            }
-            pid = self.process(process.parent?)?.key.pid;
-        }
+        let pid = self.server(pid)?;
         if let Some(process) = self.processes.get_mut(&pid) {
             process.life.served = Some(at);
+            process.life.load.requests += 1;
         }
         self.serves(at, pid, changes);
         self.processes.get(&pid)?.instance.as_ref()
@@ -391,7 +388,13 @@ impl Model {
             },
         };
         let verdict = end.verdict();
+        let is_respawned = verdict.cause.is_respawned() && !status.is_some_and(Status::stops_arbiter);
+        let is_respawned = is_respawned && end.ending.is_none() && !role.is_arbiter();
         self.tell_exit(&process, role, status, &verdict, changes);
+        let arbiter = process.parent.filter(|_| is_respawned && role != Role::AppChild);
+        if let Some(arbiter) = arbiter.and_then(|arbiter| self.processes.get_mut(&arbiter.pid)) {
+            arbiter.arbiter.respawns += 1;
+        }
         if let Some(instance) = &process.instance {
             changes.push(Change::Bye(instance.clone()));
         }

@@ -37,6 +37,7 @@ impl Model {
             self.tell_loop(pid, changes);
             self.tell_ignored(pid, changes);
         }
+        self.tell_pressure(changes);
     }
 
     /// An instance was announced. What was found is older than the observer: its start is not news.
@@ -114,7 +115,11 @@ impl Model {
                 process.arbiter.reload = Some(open.clone());
                 (format!("{who} was asked to reload"), vec![])
             }
-            EventName::Upgrade | EventName::Start | EventName::Stuck | EventName::CrashLoop => {
+            EventName::Upgrade
+            | EventName::Start
+            | EventName::Stuck
+            | EventName::CrashLoop
+            | EventName::Saturated => {
                 process.arbiter.upgrade = Some(Upgrade { event: open.clone(), child: None });
                 (format!("{who} was asked to start a new master"), vec![])
             }
@@ -258,6 +263,7 @@ impl Model {
         verdict: &Verdict<'_>,
         changes: &mut Vec<Change>,
     ) {
+        self.tell_unsaturated(process, instance, changes);
         let (now, pid) = (self.now, process.key.pid);
         let arbiter = &process.arbiter;
         let mut end = |open: &Open, name, error, message: String, parameters| {

@@ -1,5 +1,6 @@
 //! Gunicorn's own command line, read as its argparse reads it.
 use crate::identity::Facts;
+use crate::identity::load::Class;
 
 /// Options with a value, those of 20.1 first: of the options that begin with what was typed, gunicorn took the only
 /// one that its release has, so the first here is right in every release.
@@ -300,16 +301,36 @@ pub fn graceful_timeout(master: &Facts) -> Option<u64> {
 /// Seconds of an option; gunicorn's default holds where command line, environment and configuration file can be read and
 /// say nothing. A program that has gunicorn inside sets what it likes.
 fn duration(master: &Facts, option: &str, setting: &str, default: u64) -> Option<u64> {
-    let launch = Launch::of(&master.argv);
-    let typed = match &launch {
+    match told(master, option, setting) {
+        Some(text) => text.parse().ok(), // empty for what is computed
+        None => is_gunicorn(master).then_some(default),
+    }
+}
+
+/// What a master was told by its command line, its environment or its configuration file, in gunicorn's order; empty for
+/// what the file computes.
+fn told(master: &Facts, option: &str, setting: &str) -> Option<String> {
+    let typed = match Launch::of(&master.argv) {
         Launch::Gunicorn(arguments) => arguments.value(option).map(str::to_owned),
         Launch::Program(_) | Launch::Unknown => None,
     };
-    let written = || master.config.iter().find(|(name, _)| name == setting).map(|(_, value)| value.clone());
-    match typed.or_else(|| from_environ(master).value(option).map(str::to_owned)).or_else(written) {
-        Some(text) => text.parse().ok(), // empty for what is computed
-        None if matches!(launch, Launch::Gunicorn(_)) && config_file(master).is_some() => Some(default),
-        None => None,
+    let written = || Some(master.config.iter().find(|(name, _)| name == setting)?.1.clone());
+    typed.or_else(|| from_environ(master).value(option).map(str::to_owned)).or_else(written)
+}
+
+/// Whether it is gunicorn itself, all of whose settings can be read: not those of a module (`-c python:…`).
+fn is_gunicorn(master: &Facts) -> bool {
+    matches!(Launch::of(&master.argv), Launch::Gunicorn(_)) && config_file(master).is_some()
+}
+
+/// How a master's workers serve, where it was told or its defaults hold.
+pub fn class(master: &Facts) -> Class {
+    let name = told(master, "worker-class", "worker_class");
+    let threads = told(master, "threads", "threads").map(|threads| threads.parse());
+    match (name.as_deref(), threads) {
+        (None, _) if !is_gunicorn(master) => Class::Unknown,
+        (Some(""), _) | (_, Some(Err(_))) => Class::Unknown,
+        (name, threads) => Class::of(name, threads.and_then(Result::ok)),
     }
 }
 
@@ -425,6 +446,33 @@ mod tests {
             let environ = vec![("GUNICORN_CMD_ARGS".to_owned(), args.to_owned())];
             let facts = Facts { argv: words(line), environ, ..Facts::default() };
             assert_eq!(config_file(&facts).as_deref(), file, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_class_is_what_was_told_or_gunicorns_default() {
+        let cases = [
+            ("gunicorn app:app", "", "", Class::Sync),
+            ("gunicorn --threads 4 app:app", "", "", Class::Threads(4)),
+            ("gunicorn -k gevent app:app", "-k sync", "worker_class=sync", Class::Loop),
+            ("gunicorn app:app", "--worker-class gthread", "threads=3", Class::Threads(3)),
+            ("gunicorn app:app", "", "worker_class=", Class::Unknown),
+            ("gunicorn -k gthread app:app", "", "threads=", Class::Unknown),
+            ("gunicorn -c python:shop.conf app:app", "", "", Class::Unknown),
+            ("python server.py", "", "", Class::Unknown),
+            ("'gunicorn: master [shop]'", "", "", Class::Unknown),
+            ("'gunicorn: master [shop]'", "-k tornado", "", Class::Loop),
+        ];
+        for (line, args, setting, class) in cases {
+            let environ = vec![("GUNICORN_CMD_ARGS".to_owned(), args.to_owned())];
+            let config = setting.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let facts = Facts {
+                argv: words(line),
+                environ,
+                config: config.into_iter().collect(),
+                ..Facts::default()
+            };
+            assert_eq!(super::class(&facts), class, "{line} {args} {setting}");
         }
     }
 

@@ -2,6 +2,7 @@
 mod ends;
 mod hooks;
 mod late;
+mod load;
 mod roles;
 
 use super::*;
