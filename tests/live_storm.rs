@@ -159,6 +159,16 @@ fn child_of(line: &Line, workers: &[u32]) -> Option<u32> {
     (role == "app-child" && workers.contains(parent)).then_some(*pid)
 }
 
+/// The two workers that stay when there are no more requests: one that is on its way out counts as alive until the end.
+fn settled(gunicorn: &Gunicorn) -> Vec<u32> {
+    let staying = wait(PATIENCE, || {
+        let workers = gunicorn.wait_workers(2, &[]);
+        std::thread::sleep(Duration::from_secs(1));
+        (gunicorn.workers() == workers).then_some(workers)
+    });
+    staying.expect("workers still come and go")
+}
+
 /// Workers that serve one to twenty requests each, under load.
 fn short_lives(launch: &Launch, request: impl Fn() -> Request) {
     for limit in ["1", "2", "5", "20"] {
@@ -169,10 +179,10 @@ fn short_lives(launch: &Launch, request: impl Fn() -> Request) {
             parted(send_all(gunicorn.address(), Mode::New, 4, (0..240).map(|_| request()).collect()));
         observer.wait_requests(&gunicorn, &served);
         // A worker that is stopped before its first heartbeat is none, so the last ones get time for it.
-        let last = gunicorn.wait_workers(2, &[]);
+        let last = settled(&gunicorn);
         observer.wait_instances(&last);
         let recycled: Vec<_> = gunicorn.ever().into_iter().filter(|pid| !last.contains(pid)).collect();
-        observer.wait_gone(&recycled); // one that is still on its way out would be asked to end, too
+        observer.wait_gone(&recycled);
         gunicorn.stop();
         observer.wait_gone(&gunicorn.ever());
         let report = observer.stop();

@@ -125,7 +125,9 @@ fn interpreter(wanted: &Environment) -> Option<PathBuf> {
     });
     all.sort();
     let installed = all.into_iter().rev().map(|dir| dir.join("bin/python3"));
-    let mut candidates = installed.chain([find(&format!("python{version}"), PATH)]);
+    let program = format!("python{version}");
+    let fetched = target().join(format!("pythons/{version}/usr/bin/{program}"));
+    let mut candidates = installed.chain([find(&program, PATH), fetched]);
     candidates.find(|python| works(python))
 }
 

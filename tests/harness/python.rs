@@ -54,9 +54,14 @@ impl Python {
         if made.exists() {
             return;
         }
-        run(interpreter, [OsStr::new("-m"), OsStr::new("venv"), OsStr::new("--clear"), self.dir.as_os_str()]);
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-        run(&self.script("python"), pip.map(OsStr::new).into_iter().chain([requirements.as_os_str()]));
+        let wheel = wheel(interpreter);
+        let bare = wheel.as_ref().map(|_| "--without-pip");
+        let venv = ["-m", "venv", "--clear"].into_iter().chain(bare).map(OsStr::new);
+        run(interpreter, venv.chain([self.dir.as_os_str()]));
+        let pip = wheel.map_or_else(|| "-m pip".to_owned(), |wheel| format!("{}/pip", wheel.display()));
+        let install = ["install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        let words = pip.split(' ').chain(install).map(OsStr::new);
+        run(&self.script("python"), words.chain([requirements.as_os_str()]));
         must(fs::write(&made, ""), format_args!("write {}", made.display()));
     }
 
@@ -64,6 +69,15 @@ impl Python {
     pub fn script(&self, name: &str) -> PathBuf {
         self.dir.join("bin").join(name)
     }
+}
+
+/// The pip of a Python that was unpacked with Debian's wheel of it beside, and cannot install that by itself.
+fn wheel(interpreter: &Path) -> Option<PathBuf> {
+    let wheels = interpreter.parent()?.parent()?.join("share/python-wheels");
+    let files = fs::read_dir(wheels).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_pip =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
+    files.filter(|_| !interpreter.starts_with("/usr/bin")).find(is_pip)
 }
 
 /// What a command prints; it must succeed.

@@ -2,11 +2,13 @@
 #![expect(clippy::print_stdout, reason = "commands speak on the terminal")]
 
 mod apt;
+mod archive;
 mod bless;
 mod check;
 mod demo;
 mod observer;
 mod proto;
+mod pythons;
 mod service;
 mod setup;
 mod shell;

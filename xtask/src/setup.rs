@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::apt;
+use crate::pythons;
 use crate::shell;
 use crate::shell::Failure;
 use crate::shell::Outcome;
@@ -22,7 +23,7 @@ pub struct Options {
     /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
-    /// For the live tests: what starts a gunicorn in them
+    /// For the live tests: what starts a gunicorn in them, newer Pythons
     #[arg(long)]
     live: bool,
 }
@@ -63,8 +64,10 @@ impl Part {
             Self::Python => &[PYTHON],
             Self::Live => &[
                 PYTHON,
+                Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
+                Need { package: "patchelf", present: || shell::found("patchelf").is_some() },
                 Need { package: "gosu", present: || shell::found("gosu").is_some() },
                 Need { package: "supervisor", present: || shell::found("supervisord").is_some() },
                 Need { package: "systemd", present: || shell::found("systemd-socket-activate").is_some() },
@@ -101,6 +104,9 @@ pub fn command(options: &Options) -> Outcome {
 /// Finds or installs the probes' compiler and what these parts need.
 pub fn ensure(parts: &[Part]) -> Outcome {
     programs(parts)?;
+    if parts.contains(&Part::Live) {
+        pythons::ensure();
+    }
     toolchain::ensure()
 }
 

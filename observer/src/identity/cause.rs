@@ -238,6 +238,11 @@ impl<'a> End<'a> {
             let asked = self.asked.filter(|_| self.by_arbiter(signal)).or(self.ending);
             return found(asked.unwrap_or(cause), Some(signal));
         }
+        // A worker answers an abort with exit 0 or 1, whoever sent it (`workers/base.py`, `handle_abort`).
+        let abort = self.sent(|signal| signal.number == signal::ABRT && signal.sender != self.process.pid);
+        if let Some(signal) = abort.filter(|_| status.code().is_some_and(|code| code <= 1)) {
+            return found(Cause::Killed, Some(signal));
+        }
         if let Some(number) = status.signal() {
             let behind = self.sent(|signal| signal.number == number);
             let foreign = behind.filter(|signal| signal.code <= 0 && signal.sender != self.process.pid);

@@ -1,24 +1,23 @@
-//! Kernels from Debian's archive: the newest of a version, fetched without touching the machine's own apt.
+//! Kernels from Debian's archive: the newest of a version.
 
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
 
+use crate::archive::Archive;
+use crate::archive::Suite;
 use crate::shell;
 use crate::shell::Failure;
 use crate::shell::Outcome;
 use crate::shell::While;
 use crate::workspace;
 
-/// Suites that together have every version in the matrix. The second value says whether it is a security suite, which
-/// has an archive of its own.
-const SUITES: [(&str, bool); 3] =
-    [("bullseye-security", true), ("bookworm-security", true), ("trixie-backports", false)];
-
-/// How long the package lists are taken for new.
-const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Suites that together have every version in the matrix.
+const SUITES: [Suite; 3] = [
+    Suite { name: "bullseye-security", is_security: true },
+    Suite { name: "bookworm-security", is_security: true },
+    Suite { name: "trixie-backports", is_security: false },
+];
 
 /// A version as asked for, and its image or why there is none.
 pub type Fetched = (String, Outcome<PathBuf>);
@@ -27,7 +26,7 @@ pub type Fetched = (String, Outcome<PathBuf>);
 pub fn fetch(versions: &[String]) -> Outcome<Vec<Fetched>> {
     let folder = workspace::cache().join("vm/kernels");
     fs::create_dir_all(&folder).doing(format!("create {}", folder.display()))?;
-    let archive = Archive::open(&workspace::cache().join("vm/apt"));
+    let archive = Kernels::open(&workspace::cache().join("vm/apt"));
     if let Err(failure) = &archive {
         shell::say(format!("{failure}; kernels fetched earlier are used"));
     }
@@ -57,56 +56,17 @@ fn newest_kept(folder: &Path, version: &str) -> Option<(String, PathBuf)> {
     image.is_file().then_some((name, image))
 }
 
-/// An apt that knows the kernels' suites and nothing of this machine.
-struct Archive {
-    options: Vec<String>,
+/// The suites that have kernels, and what of them there is.
+struct Kernels {
+    archive: Archive,
     names: Vec<String>,
 }
 
-impl Archive {
+impl Kernels {
     fn open(folder: &Path) -> Outcome<Self> {
-        for part in ["lists/partial", "cache/archives/partial"] {
-            let path = folder.join(part);
-            fs::create_dir_all(&path).doing(format!("create {}", path.display()))?;
-        }
-        let list = folder.join("sources.list");
-        let text = sources()?;
-        let unchanged = fs::read_to_string(&list).is_ok_and(|old| old == text);
-        let place = folder.display();
-        let options = [
-            format!("Dir::Etc::SourceList={}", list.display()),
-            "Dir::Etc::SourceParts=/dev/null".to_owned(),
-            format!("Dir::State::Lists={place}/lists"),
-            format!("Dir::Cache={place}/cache"),
-            "Acquire::Languages=none".to_owned(),
-            // Debian's older suites are no longer signed anew.
-            "Acquire::Check-Valid-Until=false".to_owned(),
-            // The unprivileged user of apt may not write below the clone.
-            "APT::Sandbox::User=root".to_owned(),
-        ];
-        let mut archive = Self { options: options.to_vec(), names: Vec::new() };
-        let stamp = folder.join("updated");
-        let fresh = unchanged
-            && fs::metadata(&stamp)
-                .and_then(|meta| meta.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_AGE));
-        if !fresh {
-            shell::say("fetching the list of Debian's kernels");
-            fs::write(&list, text).doing(format!("write {}", list.display()))?;
-            shell::output(archive.apt("apt-get").args(["update", "--quiet", "--error-on=any"]))?;
-            fs::write(&stamp, "").doing(format!("write {}", stamp.display()))?;
-        }
-        let names = shell::output(archive.apt("apt-cache").args(["pkgnames", "linux-"]))?;
-        archive.names = names.lines().map(str::to_owned).collect();
-        Ok(archive)
-    }
-
-    fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for option in &self.options {
-            command.args(["-o", option]);
-        }
-        command
+        let archive = Archive::open(folder, &SUITES)?;
+        let names = archive.names("linux-")?;
+        Ok(Self { archive, names })
     }
 
     fn newest(&self, version: &str) -> Outcome<String> {
@@ -116,16 +76,8 @@ impl Archive {
 
     /// Downloads a package and keeps its image.
     fn unpack(&self, package: &str, folder: &Path) -> Outcome<PathBuf> {
-        shell::say(format!("fetching {package}"));
         let scratch = folder.join(".unpacked");
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch).doing(format!("empty {}", scratch.display()))?;
-        }
-        fs::create_dir_all(&scratch).doing(format!("create {}", scratch.display()))?;
-        shell::output(self.apt("apt-get").args(["download", "--quiet", package]).current_dir(&scratch))?;
-        let archive = only_file(&scratch)
-            .ok_or_else(|| Failure::new(format!("apt-get download {package} left no file behind")))?;
-        shell::output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&scratch))?;
+        self.archive.unpack(&[package], &scratch)?;
         let image = find_image(&scratch)
             .ok_or_else(|| Failure::new(format!("{package} has no vmlinuz: it is packed in a new way")))?;
         let home = folder.join(package);
@@ -135,34 +87,6 @@ impl Archive {
         fs::remove_dir_all(&scratch).doing(format!("empty {}", scratch.display()))?;
         Ok(kept)
     }
-}
-
-/// The sources list, at the mirror that this machine itself uses.
-fn sources() -> Outcome<String> {
-    let release = fs::read_to_string("/etc/os-release").doing("read /etc/os-release")?;
-    let codename = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .filter(|_| release.lines().any(|line| line == "ID=debian"))
-        .ok_or_else(|| Failure::new("kernels are fetched with Debian's apt, and this is not Debian"))?;
-    let base = |suite: &str| {
-        let filters = ["Created-By: Packages".to_owned(), format!("Codename: {suite}")];
-        let mut command = Command::new("apt-get");
-        let listed = shell::output(command.args(["indextargets", "--format", "$(REPO_URI)"]).args(filters))?;
-        listed.lines().next().map(str::to_owned).ok_or_else(|| {
-            Failure::new(format!(
-                "apt knows no archive of {suite}: add it to the sources and run apt-get update"
-            ))
-        })
-    };
-    let (main, security) = (base(codename)?, base(&format!("{codename}-security"))?);
-    let line = |(suite, is_security): (&str, bool)| {
-        let base = if is_security { &security } else { &main };
-        format!(
-            "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {base} {suite} main\n"
-        )
-    };
-    Ok(SUITES.into_iter().map(line).collect())
 }
 
 /// Of these packages, the newest kernel of this version (`6.12`, or `7` for any 7.x) for clouds: the smallest one,
@@ -189,10 +113,6 @@ fn release(name: &str, version: &str) -> Option<Vec<u64>> {
     }
     let numbers = full.split(|sign: char| !sign.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
     Some(numbers.chain([split]).collect())
-}
-
-fn only_file(folder: &Path) -> Option<PathBuf> {
-    fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.path())
 }
 
 fn find_image(folder: &Path) -> Option<PathBuf> {

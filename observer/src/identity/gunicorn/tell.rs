@@ -23,6 +23,8 @@ use crate::identity::naming::arguments;
 
 /// Between two words about a crash loop that goes on, in nanoseconds.
 const REMINDER: u64 = 10_000_000_000;
+/// An arbiter forks at once when it is asked to upgrade, if it does at all, in nanoseconds.
+const UPGRADE_FORKS: u64 = 5_000_000_000;
 
 impl Model {
     /// Time passed: what did not happen is told, too.
@@ -32,6 +34,7 @@ impl Model {
         for pid in pids {
             self.tell_stuck(pid, changes);
             self.tell_loop(pid, changes);
+            self.tell_ignored(pid, changes);
         }
     }
 
@@ -305,6 +308,21 @@ impl Model {
         let message = format!("the new master {pid} ended: {outcome}");
         let story = Story { error: failed, message, parameters: upgrade_words(outcome, Some(pid)) };
         let event = self.chronicle.tell(&upgrade.event, &instance, EventName::Upgrade, Some(self.now), story);
+        changes.push(Change::Event(event));
+    }
+
+    /// An upgrade that did not begin: the master was not promoted yet, or has a new master already.
+    fn tell_ignored(&mut self, pid: u32, changes: &mut Vec<Change>) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let is_ignored = |upgrade: &mut Upgrade| {
+            upgrade.child.is_none() && now.since(upgrade.event.start) >= UPGRADE_FORKS
+        };
+        let Some(upgrade) = process.arbiter.upgrade.take_if(is_ignored) else { return };
+        let Some(instance) = process.instance.clone() else { return };
+        let message = format!("master {pid} started no new one");
+        let story = Story { error: false, message, parameters: upgrade_words("ignored", None) };
+        let event = self.chronicle.tell(&upgrade.event, &instance, EventName::Upgrade, Some(now), story);
         changes.push(Change::Event(event));
     }
 

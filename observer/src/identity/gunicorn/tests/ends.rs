@@ -4,7 +4,7 @@ use super::*;
 type Life = fn(&mut World);
 
 /// What happens to worker 11 of master 10, and why it is said to have ended.
-const ENDS: [(&str, Life, &str); 29] = [
+const ENDS: [(&str, Life, &str); 31] = [
     ("max-requests", |w| w.exit(11, 0), "recycle"),
     ("timeout, 22 and later", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 0)).1, "timeout"),
     ("timeout, up to 21", |w| (w.signal(10, 11, signal::ABRT), w.exit(11, 1)).1, "timeout"),
@@ -23,6 +23,8 @@ const ENDS: [(&str, Life, &str); 29] = [
     ("fault that a stranger sent", |w| (w.signal(STRANGER, 11, 11), w.end(11, 139, false)).1, "killed"),
     ("kill -9", |w| (w.signal(STRANGER, 11, signal::KILL), w.end(11, 9, false)).1, "killed"),
     ("kill", |w| (w.signal(STRANGER, 11, signal::TERM), w.exit(11, 0)).1, "killed"),
+    ("abort by a stranger", |w| (w.signal(STRANGER, 11, signal::ABRT), w.exit(11, 0)).1, "killed"),
+    ("abort by a stranger, up to 21", |w| (w.signal(STRANGER, 11, signal::ABRT), w.exit(11, 1)).1, "killed"),
     (
         "oom, with the master as sender",
         |w| (w.signal_code(10, 11, signal::KILL, 128), w.end(11, 9, true)).1,
