@@ -33,7 +33,7 @@ use crate::pipeline::output::Output;
 use crate::pipeline::tape;
 use crate::process::facts;
 use crate::process::programs::Programs;
-use crate::process::sample;
+use crate::process::sample::Sampler;
 use crate::process::scan;
 use crate::report::grpc::SettingsError;
 use crate::stats::SharedDrops;
@@ -156,6 +156,7 @@ struct Observer {
     sinks: Sinks,
     tape: Option<Recording<BufWriter<File>>>,
     programs: Programs,
+    sampler: Sampler,
     outputs: Vec<Output>,
     ticks: u32,
 }
@@ -201,6 +202,7 @@ impl Observer {
             sinks,
             tape,
             programs: Programs::default(),
+            sampler: Sampler::default(),
             outputs: Vec::new(),
             ticks: 0,
         };
@@ -276,7 +278,10 @@ impl Observer {
                     let found = found(&self.programs);
                     self.step(&found);
                 }
-                Output::AskSamples(processes) => self.step(&Input::Samples(sample::read(&processes))),
+                Output::AskSamples(processes) => {
+                    let samples = self.sampler.read(&processes);
+                    self.step(&Input::Samples(samples));
+                }
                 Output::Watch(process, role) => self.watch(process, role),
                 Output::Disregard(process, agent) => {
                     if let Some((sign, service)) = agent {

@@ -11,6 +11,7 @@ use crate::meter::sample::ProcessSample;
 use crate::meter::sample::Samples;
 
 pub mod definition;
+mod python;
 pub mod sample;
 
 /// One value of one meter.
@@ -134,6 +135,9 @@ fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) ->
         Meter::new("instance_pvm_process_mem_utilization", percent(process.resident_bytes as f64, memory)),
         Meter::new("instance_pvm_thread_active_count", process.threads as f64),
     ]
+    .into_iter()
+    .chain(process.python.iter().flat_map(python::meters))
+    .collect()
 }
 
 /// In seconds; a name of ours, since the agent has nothing like it.

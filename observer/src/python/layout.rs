@@ -1,0 +1,118 @@
+//! Where CPython keeps its numbers, by version: `offsetof` against each release's own internal headers.
+
+/// Words of the table of offsets that are read: up to the thread state's.
+pub const TABLE: usize = 26;
+/// How the table begins (`Include/internal/pycore_debug_offsets.h`, from 3.13).
+const COOKIE: [u8; 8] = *b"xdebugpy";
+
+/// Offsets in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// In the runtime: the main interpreter.
+    pub main: u64,
+    /// In the interpreter: its first thread state.
+    pub threads: u64,
+    /// In a thread state: the next one, then its interpreter, side by side in every release.
+    pub next: u64,
+    /// What the collector did.
+    pub stats: Stats,
+    /// The lock.
+    pub gil: Gil,
+}
+
+/// Where what the collector did is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stats {
+    /// In the runtime: three counters for each of three generations.
+    Runtime(u64),
+    /// The same in the interpreter.
+    Interpreter(u64),
+    /// In the interpreter: a pointer to rings of the last runs' counters (from 3.15).
+    Rings(u64),
+}
+
+/// Where the structure of the interpreter lock is. In it the last holder is at 8 and whether it is held at 16, in every
+/// release (`Include/internal/pycore_gil.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gil {
+    /// In the runtime.
+    Runtime(u64),
+    /// In the interpreter: a pointer to it.
+    Pointer(u64),
+}
+
+impl Layout {
+    /// Of a release that has no table of its own.
+    pub fn known(minor: u8) -> Option<Layout> {
+        let (main, threads, stats, gil) = match minor {
+            8 => (40, 8, Stats::Runtime(472), Gil::Runtime(1152)),
+            9 | 10 => (40, 8, Stats::Interpreter(744), Gil::Runtime(352)),
+            11 => (48, 16, Stats::Interpreter(776), Gil::Runtime(360)),
+            12 => (48, 72, Stats::Interpreter(240), Gil::Pointer(384)),
+            _ => return None,
+        };
+        Some(Layout { main, threads, next: 8, stats, gil })
+    }
+
+    /// Of a release whose runtime begins with a table; `None` for one that is not known, or without a lock.
+    pub fn table(minor: u8, words: &[u64; TABLE]) -> Option<Layout> {
+        let [cookie, version, free_threaded, _, _, head, ..] = *words;
+        let is_that = cookie.to_ne_bytes() == COOKIE && version >> 16 == 0x300 | u64::from(minor);
+        if !is_that || free_threaded != 0 {
+            return None;
+        }
+        // The table tells where the collector's structure is, the release where in it the counters are.
+        let (shift, stats) = match minor {
+            13 => (0, 128),
+            14 => (1, 120),
+            15 => (1, 104),
+            _ => return None,
+        };
+        let word = |at: usize| words.get(at).copied();
+        let (threads, gc, gil) = (word(9)?, word(10 + shift)?, word(14 + shift)?);
+        let thread = if shift == 0 { 19 } else { 22 };
+        let (next, interpreter) = (word(thread + 2)?, word(thread + 3)?);
+        let bounded = [head, threads, gc, gil, next].iter().all(|offset| *offset < 1 << 20);
+        if !bounded || interpreter != next + 8 {
+            return None;
+        }
+        let stats = if minor == 15 { Stats::Rings(gc + stats) } else { Stats::Interpreter(gc + stats) };
+        Some(Layout { main: head + 8, threads, next, stats, gil: Gil::Pointer(gil) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(minor: u64, free_threaded: u64) -> [u64; TABLE] {
+        let mut words = [0; TABLE];
+        words[0] = u64::from_ne_bytes(COOKIE);
+        words[1] = 0x0300_0000 | minor << 16 | 0x0af0;
+        words[2] = free_threaded;
+        words[5] = 808;
+        words[9] = 7344;
+        words[11] = 7408;
+        words[15] = 16;
+        words[24] = 8;
+        words[25] = 16;
+        words
+    }
+
+    #[test]
+    fn a_table_is_believed_when_it_is_of_its_release() {
+        let wanted = Layout {
+            main: 816,
+            threads: 7344,
+            next: 8,
+            stats: Stats::Interpreter(7528),
+            gil: Gil::Pointer(16),
+        };
+        assert_eq!(Layout::table(14, &words(14, 0)), Some(wanted));
+        assert_eq!(Layout::table(14, &words(13, 0)), None);
+        assert_eq!(Layout::table(14, &words(14, 1)), None);
+        assert_eq!(Layout::table(16, &words(16, 0)), None);
+        assert_eq!(Layout::table(14, &[0; TABLE]), None);
+        assert_eq!(Layout::table(14, &[u64::MAX; TABLE]), None);
+    }
+}
