@@ -202,7 +202,7 @@ impl Observer {
             sinks,
             tape,
             programs: Programs::default(),
-            sampler: Sampler::default(),
+            sampler: Sampler::new(),
             outputs: Vec::new(),
             ticks: 0,
         };

@@ -7,6 +7,10 @@ use procfs::CurrentSI as _;
 use procfs::KernelStats;
 use procfs::Meminfo;
 use procfs::process::Process;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 
 use crate::clock;
 use crate::identity::ProcessKey;
@@ -16,16 +20,19 @@ use crate::meter::sample::ProcessSample;
 use crate::meter::sample::PythonSample;
 use crate::meter::sample::Samples;
 use crate::python::image::Images;
+use crate::python::runtime::Cause;
 use crate::python::runtime::Counters;
 use crate::python::runtime::Numbers;
 use crate::python::runtime::Runtime;
 use crate::python::runtime::Unreadable;
 
 /// Reads numbers; what was found out about an interpreter is kept for as long as its process is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sampler {
     images: Images,
     interpreters: BTreeMap<ProcessKey, Interpreter>,
+    /// What was said of versions that cannot be read.
+    said: BTreeSet<(String, Cause)>,
 }
 
 /// What is known of the interpreter of a process.
@@ -37,6 +44,15 @@ enum Interpreter {
 }
 
 impl Sampler {
+    /// Knows nothing yet. Each interpreter keeps a file open, so the limit of open files is raised as far as it goes.
+    pub fn new() -> Sampler {
+        let limit = getrlimit(Resource::Nofile);
+        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+            tracing::warn!(%error, "cannot raise the limit of open files: interpreters beyond it have no numbers");
+        }
+        Sampler { images: Images::default(), interpreters: BTreeMap::new(), said: BTreeSet::new() }
+    }
+
     /// Reads the numbers of these processes and of the host; processes that ended are left out.
     pub fn read(&mut self, processes: &[ProcessKey]) -> Samples {
         let asked: BTreeSet<&ProcessKey> = processes.iter().collect();
@@ -65,7 +81,8 @@ impl Sampler {
     /// What the interpreter says. It is the memory of the program that it was found in: of another one with the same pid
     /// nothing is read.
     fn python(&mut self, key: ProcessKey) -> Option<PythonSample> {
-        let found = self.interpreters.entry(key).or_insert_with(|| find(key.pid, &mut self.images));
+        let Sampler { images, interpreters, said } = self;
+        let found = interpreters.entry(key).or_insert_with(|| find(key.pid, images, said));
         let Interpreter::Readable(runtime) = found else { return None };
         let numbers = runtime.read();
         if numbers.is_none() {
@@ -75,16 +92,13 @@ impl Sampler {
     }
 }
 
-fn find(pid: u32, images: &mut Images) -> Interpreter {
+fn find(pid: u32, images: &mut Images, said: &mut BTreeSet<(String, Cause)>) -> Interpreter {
     match Runtime::find(pid, images) {
         Some(Ok(runtime)) => Interpreter::Readable(runtime),
-        Some(Err(Unreadable { version, is_new })) => {
-            if is_new {
-                tracing::warn!(
-                    pid,
-                    version,
-                    "no numbers of this build of CPython: garbage collection, threads and lock are left out"
-                );
+        Some(Err(Unreadable { version, why })) => {
+            if said.insert((version.clone(), why)) {
+                let why = why.as_str();
+                tracing::warn!(pid, version, why, "no garbage collection, threads and lock of this CPython");
             }
             Interpreter::None
         }

@@ -96,26 +96,26 @@ fn text_micro(bytes: &[u8], minor: u8) -> Option<u8> {
 pub struct Images(BTreeMap<(u64, u64), Option<Image>>);
 
 impl Images {
-    /// The interpreter of a process, and whether its file was looked at for the first time.
-    pub fn find(&mut self, process: &Process) -> Option<(Placed, bool)> {
+    /// The interpreter of a process.
+    pub fn find(&mut self, process: &Process) -> Option<Placed> {
         mapped(process).into_iter().find_map(|file| {
-            let (image, is_new) = self.image(&file)?;
-            Some((Placed { image, bias: file.begin.wrapping_sub(image.first) }, is_new))
+            let image = self.image(&file)?;
+            Some(Placed { image, bias: file.begin.wrapping_sub(image.first) })
         })
     }
 
-    fn image(&mut self, file: &Mapped) -> Option<(Image, bool)> {
+    fn image(&mut self, file: &Mapped) -> Option<Image> {
         let meta = std::fs::metadata(&file.path).ok()?;
         let key = (meta.dev(), meta.ino());
         if let Some(known) = self.0.get(&key) {
-            return known.map(|image| (image, false));
+            return *known;
         }
         if self.0.len() >= FILES {
             self.0.clear(); // an inode may be another file's by then, too
         }
         let image = read(file);
         self.0.insert(key, image);
-        image.map(|image| (image, true))
+        image
     }
 }
 

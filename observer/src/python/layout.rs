@@ -1,9 +1,15 @@
 //! Where CPython keeps its numbers, by version: `offsetof` against each release's own internal headers.
 
-/// Words of the table of offsets that are read: up to the thread state's.
-pub const TABLE: usize = 26;
+/// Words of the table of offsets that are read: up to the collector's.
+pub const TABLE: usize = 99;
 /// How the table begins (`Include/internal/pycore_debug_offsets.h`, from 3.13).
 const COOKIE: [u8; 8] = *b"xdebugpy";
+
+/// Three counters for each of three generations, in bytes.
+pub const COUNTERS_BYTES: u64 = 72;
+/// The rings of 3.15 in bytes: eleven runs of the youngest generation, three of each of the others, 64 bytes each; an index
+/// behind each ring and the number of changes behind all (`Include/internal/pycore_interp_structs.h`).
+pub const RINGS_BYTES: u64 = (11 + 3 + 3) * 64 + 3 * 8 + 8;
 
 /// Offsets in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,22 +67,25 @@ impl Layout {
         if !is_that || free_threaded != 0 {
             return None;
         }
-        // The table tells where the collector's structure is, the release where in it the counters are.
-        let (shift, stats) = match minor {
-            13 => (0, 128),
-            14 => (1, 120),
-            15 => (1, 104),
+        let word = |at: usize| words.get(at).copied();
+        // Where in the table are: the collector, a pointer to the lock, the thread state's link, and of the collector what
+        // comes behind the counters or, from 3.15 on, what points at them.
+        let (gc, gil, next, stats) = match minor {
+            13 => (word(10)?, word(14)?, 21, Stats::Interpreter(word(72)?.checked_sub(COUNTERS_BYTES)?)),
+            14 => (word(11)?, word(15)?, 24, Stats::Interpreter(word(82)?.checked_sub(COUNTERS_BYTES)?)),
+            15 if word(97)? == RINGS_BYTES => (word(11)?, word(15)?, 24, Stats::Rings(word(98)?)),
             _ => return None,
         };
-        let word = |at: usize| words.get(at).copied();
-        let (threads, gc, gil) = (word(9)?, word(10 + shift)?, word(14 + shift)?);
-        let thread = if shift == 0 { 19 } else { 22 };
-        let (next, interpreter) = (word(thread + 2)?, word(thread + 3)?);
-        let bounded = [head, threads, gc, gil, next].iter().all(|offset| *offset < 1 << 20);
-        if !bounded || interpreter != next + 8 {
+        let (threads, next, interpreter) = (word(9)?, word(next)?, word(next + 1)?);
+        let (Stats::Runtime(at) | Stats::Interpreter(at) | Stats::Rings(at)) = stats;
+        let is_bounded = [head, threads, gc, gil, next, at].iter().all(|offset| *offset < 1 << 20);
+        if !is_bounded || interpreter != next + 8 {
             return None;
         }
-        let stats = if minor == 15 { Stats::Rings(gc + stats) } else { Stats::Interpreter(gc + stats) };
+        let stats = match stats {
+            Stats::Rings(at) => Stats::Rings(gc + at),
+            Stats::Runtime(at) | Stats::Interpreter(at) => Stats::Interpreter(gc + at),
+        };
         Some(Layout { main: head + 8, threads, next, stats, gil: Gil::Pointer(gil) })
     }
 }
@@ -85,6 +94,7 @@ impl Layout {
 mod tests {
     use super::*;
 
+    /// The table of Debian's 3.14.10, as far as it is read.
     fn words(minor: u64, free_threaded: u64) -> [u64; TABLE] {
         let mut words = [0; TABLE];
         words[0] = u64::from_ne_bytes(COOKIE);
@@ -96,6 +106,7 @@ mod tests {
         words[15] = 16;
         words[24] = 8;
         words[25] = 16;
+        words[82] = 192;
         words
     }
 
@@ -109,10 +120,27 @@ mod tests {
             gil: Gil::Pointer(16),
         };
         assert_eq!(Layout::table(14, &words(14, 0)), Some(wanted));
+        assert_eq!(Layout::table(13, &words(14, 0)), None);
         assert_eq!(Layout::table(14, &words(13, 0)), None);
-        assert_eq!(Layout::table(14, &words(14, 1)), None);
-        assert_eq!(Layout::table(16, &words(16, 0)), None);
         assert_eq!(Layout::table(14, &[0; TABLE]), None);
         assert_eq!(Layout::table(14, &[u64::MAX; TABLE]), None);
+    }
+
+    #[test]
+    fn a_build_without_the_lock_and_a_release_to_come_are_not_known() {
+        assert_eq!(Layout::table(14, &words(14, 1)), None);
+        assert_eq!(Layout::table(16, &words(16, 0)), None);
+        assert_eq!(Layout::known(7), None);
+        assert_eq!(Layout::known(16), None);
+    }
+
+    #[test]
+    fn rings_of_another_size_are_not_known() {
+        let mut words = words(15, 0);
+        (words[97], words[98]) = (1_120, 104);
+        let stats = |words| Layout::table(15, &words).map(|layout| layout.stats);
+        assert_eq!(stats(words), Some(Stats::Rings(7512)));
+        words[97] += 64;
+        assert_eq!(stats(words), None);
     }
 }

@@ -2,8 +2,10 @@
 use procfs::process::Process;
 
 use super::image::Images;
+use super::image::Placed;
 use super::layout::Gil;
 use super::layout::Layout;
+use super::layout::RINGS_BYTES;
 use super::layout::Stats;
 use super::memory::Memory;
 
@@ -18,8 +20,17 @@ const GIL_BYTES: u64 = 256;
 const RINGS: [usize; 3] = [11, 3, 3];
 /// Words of one run in a ring.
 const RUN: usize = 8;
-/// Words of all rings, the index behind each included, and the number of changes behind all.
-const RINGS_WORDS: usize = (11 + 3 + 3) * RUN + 3 + 1;
+/// Words of all rings.
+const RINGS_WORDS: usize = RINGS_BYTES as usize / 8;
+/// How often numbers are read again when they make no sense: they may have been changing.
+const ATTEMPTS: usize = 3;
+/// From the counters down to the pointer to the youngest generation, and from there to that generation itself, in releases
+/// without a table (`struct _gc_runtime_state`).
+const YOUNGEST: [u64; 2] = [32, 72];
+/// More nanoseconds than a process lives.
+const TIME_END: f64 = 1e18;
+/// More than a switch interval has, in microseconds.
+const INTERVAL_END: u64 = 1 << 40;
 
 /// Counters of one generation: runs, objects collected, objects that could not be.
 pub type Counters = [u64; 3];
@@ -46,42 +57,88 @@ pub struct Runtime {
     last: Numbers,
 }
 
-/// Why an interpreter's numbers cannot be read, and whether its file is new, so that this is worth saying.
+/// An interpreter whose numbers cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// Its version.
     pub version: String,
-    /// Whether its file was looked at for the first time.
-    pub is_new: bool,
+    /// Why not.
+    pub why: Cause,
+}
+
+/// Why an interpreter's numbers cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Its release or build is not known.
+    Build,
+    /// Its memory may not be read.
+    Memory,
+    /// What stands where the numbers should be is something else.
+    Numbers,
+}
+
+impl Cause {
+    /// For a log line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Build => "this release or build is not known",
+            Cause::Memory => {
+                "its memory cannot be read: CAP_SYS_PTRACE helps, or a higher limit of open files"
+            }
+            Cause::Numbers => "they are not where this release has them",
+        }
+    }
 }
 
 impl Runtime {
     /// Finds the interpreter of a process; nothing for a process without one.
     ///
     /// # Errors
-    /// A release or build whose layout is not known, or memory that may not be read.
+    /// A release or build whose layout is not known, or memory that may not be read or has something else there.
     pub fn find(pid: u32, images: &mut Images) -> Option<Result<Runtime, Unreadable>> {
         let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-        let (placed, is_new) = images.find(&process)?;
-        let found = Memory::open(pid).and_then(|memory| {
-            let runtime = placed.runtime();
-            let minor = placed.image.minor;
-            let table = |memory: &Memory| Layout::table(minor, &memory.words(runtime)?);
-            let layout = Layout::known(minor).or_else(|| table(&memory))?;
-            let mut found = Runtime { memory, layout, runtime, last: Numbers::default() };
-            found.read()?;
-            Some(found)
-        });
-        Some(found.ok_or_else(|| Unreadable { version: placed.version(None), is_new }))
+        let placed = images.find(&process)?;
+        let found = Runtime::at(placed, Memory::open(pid));
+        if found.is_err() {
+            images.find(&process)?; // it may have ended meanwhile
+        }
+        Some(found.map_err(|why| Unreadable { version: placed.version(Memory::open(pid).as_ref()), why }))
     }
 
-    /// Reads the numbers now; nothing when they make no sense: the process ended, replaced its program, or was changing
-    /// them.
+    fn at(placed: Placed, memory: Option<Memory>) -> Result<Runtime, Cause> {
+        let memory = memory.ok_or(Cause::Memory)?;
+        let (minor, runtime) = (placed.image.minor, placed.runtime());
+        let known = Layout::known(minor);
+        let table = || Layout::table(minor, &memory.words(runtime)?);
+        let layout = known.or_else(table).ok_or(Cause::Build)?;
+        let mut found = Runtime { memory, layout, runtime, last: Numbers::default() };
+        let is_there = known.is_none() || found.has_collector().is_some();
+        found.read().filter(|_| is_there).ok_or(Cause::Numbers)?;
+        Ok(found)
+    }
+
+    /// Of a release without a table it has to be shown that its collector is where the layout says: the pointer to the
+    /// youngest generation points at its own surroundings.
+    fn has_collector(&self) -> Option<()> {
+        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
+        let (Stats::Runtime(_) | Stats::Interpreter(_)) = self.layout.stats else { return None };
+        let [down, further] = YOUNGEST;
+        let pointer = self.stats(interpreter)?.wrapping_sub(down);
+        (self.memory.word(pointer)? == pointer.wrapping_sub(further)).then_some(())
+    }
+
+    /// Reads the numbers now; nothing when they make no sense: the process ended or replaced its program.
     pub fn read(&mut self) -> Option<Numbers> {
-        let interpreter = self.memory.word(self.runtime + self.layout.main)?;
+        let numbers = (0..ATTEMPTS).find_map(|_| self.numbers())?;
+        self.last = numbers;
+        Some(numbers)
+    }
+
+    fn numbers(&self) -> Option<Numbers> {
+        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
         let (generations, gc_ns) = self.collector(interpreter)?;
         let threads = self.threads(interpreter)?;
-        let [_, locked] = self.memory.words(self.gil(interpreter)? + 8)?;
+        let [interval, _holder, locked] = self.memory.words(self.gil(interpreter)?)?;
         // An `int`: the upper half is padding.
         let gil_locked = match locked & 0xffff_ffff {
             0 => false,
@@ -89,33 +146,37 @@ impl Runtime {
             _ => return None,
         };
         let numbers = Numbers { generations, threads, gil_locked, gc_ns };
-        let counters = |numbers: &Numbers| numbers.generations.as_flattened().to_vec();
-        let is_later = counters(&self.last).iter().zip(counters(&numbers)).all(|(then, now)| *then <= now);
-        if !is_later || numbers.gc_ns < self.last.gc_ns {
-            return None;
-        }
-        self.last = numbers;
-        Some(numbers)
+        let mut pairs = self.last.generations.as_flattened().iter().zip(generations.as_flattened());
+        let is_later = pairs.all(|(then, now)| then <= now) && self.last.gc_ns <= gc_ns;
+        (is_later && (1..INTERVAL_END).contains(&interval)).then_some(numbers)
     }
 
     /// Address and length in bytes of the structure of the interpreter lock: who waits for the lock sleeps in there.
     pub fn gil_range(&self) -> Option<(u64, u64)> {
-        let interpreter = self.memory.word(self.runtime + self.layout.main)?;
+        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
         Some((self.gil(interpreter)?, GIL_BYTES))
     }
 
     fn gil(&self, interpreter: u64) -> Option<u64> {
         match self.layout.gil {
-            Gil::Runtime(offset) => Some(self.runtime + offset),
-            Gil::Pointer(offset) => self.memory.word(interpreter + offset),
+            Gil::Runtime(offset) => Some(self.runtime.wrapping_add(offset)),
+            Gil::Pointer(offset) => self.memory.word(interpreter.wrapping_add(offset)),
+        }
+    }
+
+    fn stats(&self, interpreter: u64) -> Option<u64> {
+        match self.layout.stats {
+            Stats::Runtime(offset) => Some(self.runtime.wrapping_add(offset)),
+            Stats::Interpreter(offset) => Some(interpreter.wrapping_add(offset)),
+            Stats::Rings(offset) => self.memory.word(interpreter.wrapping_add(offset)),
         }
     }
 
     fn threads(&self, interpreter: u64) -> Option<u64> {
-        let mut thread = self.memory.word(interpreter + self.layout.threads)?;
+        let mut thread = self.memory.word(interpreter.wrapping_add(self.layout.threads))?;
         let mut count = 0;
         while thread != 0 {
-            let [next, its] = self.memory.words(thread + self.layout.next)?;
+            let [next, its] = self.memory.words(thread.wrapping_add(self.layout.next))?;
             if its != interpreter || count >= THREADS {
                 return None;
             }
@@ -125,16 +186,12 @@ impl Runtime {
     }
 
     fn collector(&self, interpreter: u64) -> Option<([Counters; 3], Option<u64>)> {
-        let at = match self.layout.stats {
-            Stats::Runtime(offset) => self.runtime + offset,
-            Stats::Interpreter(offset) => interpreter + offset,
-            Stats::Rings(offset) => {
-                let at = self.memory.word(interpreter + offset)?;
-                let words = self.memory.words::<RINGS_WORDS>(at)?;
-                let changes = self.memory.words::<RINGS_WORDS>(at)?.last().copied();
-                return (words.last().copied() == changes).then(|| rings(&words))?;
-            }
-        };
+        let at = self.stats(interpreter)?;
+        if let Stats::Rings(_) = self.layout.stats {
+            let words = self.memory.words::<RINGS_WORDS>(at)?;
+            let after = self.memory.words::<RINGS_WORDS>(at)?;
+            return (words.last() == after.last()).then(|| rings(&words))?;
+        }
         let [a, b, c, d, e, f, g, h, i] = self.memory.words(at)?;
         let generations = [[a, b, c], [d, e, f], [g, h, i]];
         are_counters(&generations).then_some((generations, None))
@@ -155,9 +212,10 @@ fn rings(words: &[u64]) -> Option<([Counters; 3], Option<u64>)> {
         seconds += f64::from_bits(duration);
         rest = after;
     }
-    let is_time = seconds.is_finite() && (0.0..1e9).contains(&seconds);
+    let ns = seconds * 1e9;
+    let is_time = (0.0..TIME_END).contains(&ns); // and a number
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
-    (is_time && are_counters(&generations)).then_some((generations, Some((seconds * 1e9) as u64)))
+    (is_time && are_counters(&generations)).then_some((generations, Some(ns as u64)))
 }
 
 fn are_counters(generations: &[Counters; 3]) -> bool {
