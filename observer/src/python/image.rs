@@ -57,6 +57,13 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// One of a release, as if its runtime stood there.
+    #[cfg(test)]
+    pub(super) fn made_up(minor: u8, runtime: u64) -> Placed {
+        let image = Image { minor, micro: None, runtime, first: 0, last: (0, 0) };
+        Placed { image, bias: 0 }
+    }
+
     /// Address of the runtime.
     pub fn runtime(&self) -> u64 {
         self.image.runtime.wrapping_add(self.bias)

@@ -246,6 +246,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_or_not_there_is_not_read() {
+        let mut words = vec![0u64; 1 << 16];
+        let why = |minor, words: &[u64]| {
+            let placed = Placed::made_up(minor, words.as_ptr() as u64);
+            Runtime::at(placed, Memory::open(std::process::id())).err()
+        };
+        for minor in 8..=12 {
+            assert_eq!(why(minor, &words), Some(Cause::Numbers), "3.{minor}");
+        }
+        for minor in [6, 7, 13, 14, 15, 16] {
+            assert_eq!(why(minor, &words), Some(Cause::Build), "3.{minor}");
+        }
+        words.fill(u64::MAX);
+        assert_eq!(why(8, &words), Some(Cause::Numbers));
+        assert_eq!(Runtime::at(Placed::made_up(8, 8), None).err(), Some(Cause::Memory));
+    }
+
+    #[test]
     fn a_process_without_an_interpreter_has_none() {
         assert!(Runtime::find(std::process::id(), &mut Images::default()).is_none());
     }
