@@ -1,5 +1,5 @@
 //! What is read in an interpreter's memory against what it says of itself.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -199,7 +199,8 @@ fn compare(stage: &Stage, observer: &Observer, launch: Launch) -> String {
     ask(Request::get("spin").query("ms=2200"));
     let busy = Truth::of(&ask(Request::get("inside")));
     let after = assert_reported(observer, &service, &worker, &busy);
-    assert_busy(&moments(observer, &worker, &service)[before..=after], &idle, &busy);
+    let between = moments(observer, &worker, &service);
+    assert_busy(between.get(before..=after).unwrap(), &idle, &busy);
     if let (Some(then), Some(now)) = (idle.collecting_ms(), busy.collecting_ms()) {
         let (counted, timed) = (now - then, (busy.paused - idle.paused) * 1e3);
         assert!(counted > 100.0, "the collector ran for {counted} ms only");
@@ -296,16 +297,17 @@ fn reported(lines: &[Line], gunicorn: &Gunicorn) -> Vec<(u32, f64)> {
     let mut gone = BTreeSet::new();
     let mut all = Vec::new();
     for line in lines {
-        match line {
-            Line::Gone { service, instance, .. } if service == gunicorn.service() => {
-                gone.insert(instance);
-            }
-            Line::Meters { service, instance, meters, .. } if service == gunicorn.service() => {
-                assert!(!gone.contains(instance), "meters of {instance}, which is gone");
-                let count = meters.get("instance_gunicorn_gc_collections{generation=0}");
-                all.extend(names.get(instance).copied().zip(count.copied()));
-            }
-            _ => {}
+        if let Line::Gone { service, instance, .. } = line
+            && service == gunicorn.service()
+        {
+            gone.insert(instance);
+        }
+        if let Line::Meters { service, instance, meters, .. } = line
+            && service == gunicorn.service()
+        {
+            assert!(!gone.contains(instance), "meters of {instance}, which is gone");
+            let count = meters.get("instance_gunicorn_gc_collections{generation=0}");
+            all.extend(names.get(instance).copied().zip(count.copied()));
         }
     }
     all
@@ -319,7 +321,7 @@ fn workers_that_come_and_go_while_they_are_read() {
         let launch = Launch::new("sync", "inside_app:app").python(&python).env("TEST_MARKS", "1");
         let mut gunicorn = Gunicorn::start(&stage, &launch.args(&["--max-requests", "2"]));
         let traffic = Traffic::endless(gunicorn.address(), Mode::New, 2, "plain");
-        let (mut sampler, mut seen) = (Sampler::new(), Reads::new());
+        let (mut sampler, mut seen) = (Sampler::start(), Reads::new());
         let busy = wait(PATIENCE * 2, || {
             read_all(&mut sampler, &gunicorn, &mut seen);
             let mut lines = Vec::new();
@@ -367,7 +369,7 @@ fn what_a_sample_costs() {
         .into_iter()
         .map(|pid| ProcessKey { pid, start: facts::start(pid).unwrap() })
         .collect();
-    let mut sampler = Sampler::new();
+    let mut sampler = Sampler::start();
     let mut cost = |rounds: u32| {
         let before = cpu_ticks(std::process::id());
         for _ in 0..rounds {

@@ -202,7 +202,7 @@ impl Observer {
             sinks,
             tape,
             programs: Programs::default(),
-            sampler: Sampler::new(),
+            sampler: Sampler::start(),
             outputs: Vec::new(),
             ticks: 0,
         };

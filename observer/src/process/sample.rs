@@ -45,7 +45,7 @@ enum Interpreter {
 
 impl Sampler {
     /// Knows nothing yet. Each interpreter keeps a file open, so the limit of open files is raised as far as it goes.
-    pub fn new() -> Sampler {
+    pub fn start() -> Sampler {
         let limit = getrlimit(Resource::Nofile);
         if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
             tracing::warn!(%error, "cannot raise the limit of open files: interpreters beyond it have no numbers");

@@ -7,9 +7,9 @@ const COOKIE: [u8; 8] = *b"xdebugpy";
 
 /// Three counters for each of three generations, in bytes.
 pub const COUNTERS_BYTES: u64 = 72;
-/// The rings of 3.15 in bytes: eleven runs of the youngest generation, three of each of the others, 64 bytes each; an index
-/// behind each ring and the number of changes behind all (`Include/internal/pycore_interp_structs.h`).
-pub const RINGS_BYTES: u64 = (11 + 3 + 3) * 64 + 3 * 8 + 8;
+/// Words of the rings of 3.15: eleven runs of the youngest generation, three of each of the others, eight words each; an
+/// index behind each ring and the number of changes behind all (`Include/internal/pycore_interp_structs.h`).
+pub const RINGS_WORDS: usize = (11 + 3 + 3) * 8 + 3 + 1;
 
 /// Offsets in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Layout {
         let (gc, gil, next, stats) = match minor {
             13 => (word(10)?, word(14)?, 21, Stats::Interpreter(word(72)?.checked_sub(COUNTERS_BYTES)?)),
             14 => (word(11)?, word(15)?, 24, Stats::Interpreter(word(82)?.checked_sub(COUNTERS_BYTES)?)),
-            15 if word(97)? == RINGS_BYTES => (word(11)?, word(15)?, 24, Stats::Rings(word(98)?)),
+            15 if word(97)? == RINGS_WORDS as u64 * 8 => (word(11)?, word(15)?, 24, Stats::Rings(word(98)?)),
             _ => return None,
         };
         let (threads, next, interpreter) = (word(9)?, word(next)?, word(next + 1)?);

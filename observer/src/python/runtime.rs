@@ -5,7 +5,7 @@ use super::image::Images;
 use super::image::Placed;
 use super::layout::Gil;
 use super::layout::Layout;
-use super::layout::RINGS_BYTES;
+use super::layout::RINGS_WORDS;
 use super::layout::Stats;
 use super::memory::Memory;
 
@@ -20,8 +20,6 @@ const GIL_BYTES: u64 = 256;
 const RINGS: [usize; 3] = [11, 3, 3];
 /// Words of one run in a ring.
 const RUN: usize = 8;
-/// Words of all rings.
-const RINGS_WORDS: usize = RINGS_BYTES as usize / 8;
 /// How often numbers are read again when they make no sense: they may have been changing.
 const ATTEMPTS: usize = 3;
 /// From the counters down to the pointer to the youngest generation, and from there to that generation itself, in releases
