@@ -40,6 +40,9 @@ const EVERYWHERE: [&str; 3] = ["3.11", "3.14", "3.15"];
 const PORTIONS: f64 = 4e6;
 /// Collections of the youngest generation between two marks of processes.
 const MARK: f64 = 100.0;
+/// What may be lost of another gunicorn of this machine, by children of its hooks for one. A worker of the test's own whose
+/// facts were lost would lack its instance and its requests.
+const FOREIGN: &str = "facts_gone";
 /// What a worker may use of a processor for each sample, in microseconds: 1000 workers every 20 s are then 1 %.
 const BUDGET_US: f64 = 200.0;
 
@@ -256,7 +259,7 @@ fn every_interpreter_as_it_sees_itself() {
     }
     let report = observer.stop();
     report.assert_code(0);
-    assert!(report.drops().is_empty(), "{:?}", report.drops());
+    assert!(report.drops().keys().all(|reason| reason == FOREIGN), "{:?}", report.drops());
     assert!(!report.stderr.contains("of this CPython"), "{}", report.stderr);
 }
 
@@ -336,7 +339,7 @@ fn workers_that_come_and_go_while_they_are_read() {
         observer.wait_gone(&gunicorn.ever());
         thread::sleep(Duration::from_secs(2));
         let report = observer.stop();
-        Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+        Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut", FOREIGN]).check(&report);
         let (first, last) = (marks(&gunicorn, "at first: "), marks(&gunicorn, "at last: "));
         let most = |pid| last.get(&pid).map_or(f64::MAX, |last| last + MARK / 4.0);
         let reported = reported(&report.lines, &gunicorn);

@@ -84,7 +84,7 @@ fn an_upgrade_is_promoted_or_rolled_back_or_fails() {
     let mut world = World::serving();
     world.signal(STRANGER, 10, signal::USR2);
     world.wait(4_000);
-    assert_eq!(outcome(&world).1, false);
+    assert!(!outcome(&world).1);
     world.wait(2_000);
     assert_eq!(outcome(&world), told("ignored"));
 }
