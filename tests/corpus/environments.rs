@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
+use harness::python;
 use harness::python::Python;
 use harness::stage::must;
 use harness::stage::target;
@@ -111,30 +112,11 @@ fn interpreter(wanted: &Environment) -> Option<PathBuf> {
     let Some(version) = &wanted.version else {
         let named = env::var_os(INTERPRETER).map(PathBuf::from);
         return named.or_else(|| {
-            ["/usr/bin/python3", "python3"].map(PathBuf::from).into_iter().find(|python| works(python))
+            let all = ["/usr/bin/python3", "python3"].map(PathBuf::from);
+            all.into_iter().find(|python| python::works(python))
         });
     };
-    let root = env::var_os("PYENV_ROOT")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".pyenv")));
-    let versions = root.and_then(|root| fs::read_dir(root.join("versions")).ok());
-    let mut all: Vec<PathBuf> =
-        versions.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
-    all.retain(|dir| {
-        dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{version}.")))
-    });
-    all.sort();
-    let installed = all.into_iter().rev().map(|dir| dir.join("bin/python3"));
-    let program = format!("python{version}");
-    let fetched = target().join(format!("pythons/{version}/usr/bin/{program}"));
-    let mut candidates = installed.chain([find(&program, PATH), fetched]);
-    candidates.find(|python| works(python))
-}
-
-/// Whether it makes virtual environments.
-fn works(python: &Path) -> bool {
-    let mut command = Command::new(python);
-    command.args(["-c", "import venv, ensurepip"]).output().is_ok_and(|output| output.status.success())
+    python::installed(version).into_iter().next()
 }
 
 fn says(python: &Path) -> String {

@@ -42,12 +42,24 @@ pub struct Launch {
     pub args: Vec<String>,
     /// More environment; the test's service and instance names are already in it.
     pub env: Vec<(String, String)>,
+    /// Where gunicorn is installed, unless in the standard environment.
+    pub python: Option<Python>,
 }
 
 impl Launch {
     /// Two workers on a loopback port.
     pub fn new(class: &'static str, app: &'static str) -> Self {
-        Self { class, app, workers: 2, unix: false, port: 0, counts: true, args: Vec::new(), env: Vec::new() }
+        Self {
+            class,
+            app,
+            workers: 2,
+            unix: false,
+            port: 0,
+            counts: true,
+            args: Vec::new(),
+            env: Vec::new(),
+            python: None,
+        }
     }
 
     /// With so many workers.
@@ -65,6 +77,12 @@ impl Launch {
     /// With a variable more, or another value for one of the test's own; an empty value takes it away.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// On another Python.
+    pub fn python(mut self, python: &Python) -> Self {
+        self.python = Some(python.clone());
         self
     }
 
@@ -127,7 +145,7 @@ impl Gunicorn {
     }
 
     fn begin(stage: &Stage, launch: &Launch) -> Self {
-        let python = Python::standard();
+        let python = launch.python.clone().unwrap_or_else(Python::standard);
         let (service, base) = (stage.service(), stage.base.clone());
         let dir = stage.folder("gunicorn");
         must(fs::create_dir(dir.join("counts")), "make a folder for the counts");

@@ -76,6 +76,8 @@ pub enum Line {
         service: String,
         /// Its name.
         instance: String,
+        /// Wall time in ms when they were read.
+        at_ms: i64,
         /// Meter to value.
         meters: BTreeMap<String, f64>,
     },

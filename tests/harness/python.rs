@@ -7,10 +7,14 @@ use std::fs;
 use std::hash::DefaultHasher;
 use std::hash::Hash;
 use std::hash::Hasher;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use object::Object;
+use object::read::elf::ElfFile64;
 
 use crate::stage::locked;
 use crate::stage::must;
@@ -21,6 +25,40 @@ use crate::stage::target;
 const MAKE: Duration = Duration::from_secs(600);
 /// Names the interpreter to test with; `python3` otherwise.
 const INTERPRETER: &str = "SW_TEST_PYTHON";
+
+/// Where the machine's own interpreters are.
+const PLACES: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
+
+/// The interpreters of a version, `3.11` for one, that make virtual environments: pyenv's, the latest first, the machine's
+/// own, what setup fetched.
+pub fn installed(version: &str) -> Vec<PathBuf> {
+    let root = env::var_os("PYENV_ROOT")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".pyenv")));
+    let versions = root.and_then(|root| fs::read_dir(root.join("versions")).ok());
+    let mut built: Vec<PathBuf> =
+        versions.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    built.retain(|dir| {
+        dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{version}.")))
+    });
+    built.sort();
+    let built = built.into_iter().rev().map(|dir| dir.join("bin/python3"));
+    let program = format!("python{version}");
+    let own = PLACES.map(|dir| Path::new(dir).join(&program));
+    let fetched = target().join(format!("pythons/{version}/usr/bin/{program}"));
+    built.chain(own).chain([fetched]).filter(|python| works(python)).collect()
+}
+
+/// Whether it makes virtual environments.
+pub fn works(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import venv, ensurepip"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Prints what a copy of an interpreter needs: its file, its home, its packages and its shared library.
+const PARTS: &str = "import os, sys, sysconfig as c
+print(os.path.realpath(sys.executable), sys.base_prefix, c.get_paths()['purelib'], sep='\\n')
+print(os.path.join(c.get_config_var('LIBDIR'), c.get_config_var('INSTSONAME')))";
 
 /// A virtual environment that is ready to use.
 #[derive(Clone, Debug)]
@@ -65,10 +103,55 @@ impl Python {
         must(fs::write(&made, ""), format_args!("write {}", made.display()));
     }
 
+    /// Its gunicorn on a copy of its interpreter, and of the library of that, without symbols; nothing where there are none
+    /// to take away.
+    pub fn stripped(&self, dir: &Path) -> Option<Self> {
+        let said = run(&self.script("python"), ["-c", PARTS]);
+        let mut said = said.lines();
+        let [exe, home, packages, library] = [(); 4].map(|()| Path::new(said.next().unwrap_or_default()));
+        let is_shared = library.is_file();
+        if !has_symbols(if is_shared { library } else { exe }) {
+            return None;
+        }
+        let bin = dir.join("bin");
+        must(fs::create_dir_all(&bin), format_args!("make {}", bin.display()));
+        let strip = |file: &Path| {
+            let copy = bin.join(file.file_name().unwrap_or_default());
+            must(fs::copy(file, &copy), format_args!("copy {}", file.display()));
+            run(Path::new("strip"), [OsStr::new("--strip-all"), copy.as_os_str()]);
+            assert!(!has_symbols(&copy), "{} still has symbols", copy.display());
+            copy
+        };
+        let exe = strip(exe);
+        if is_shared {
+            strip(library);
+        }
+        let gunicorn = bin.join("gunicorn");
+        let script = format!(
+            "#!/bin/sh\nexport PYTHONHOME='{}' PYTHONPATH='{}' LD_LIBRARY_PATH='{}'\nexec '{}' -m gunicorn \"$@\"\n",
+            home.display(),
+            packages.display(),
+            bin.display(),
+            exe.display(),
+        );
+        must(fs::write(&gunicorn, script), format_args!("write {}", gunicorn.display()));
+        let mode = fs::Permissions::from_mode(0o755);
+        must(fs::set_permissions(&gunicorn, mode), format_args!("make {} a program", gunicorn.display()));
+        Some(Self { dir: dir.to_path_buf() })
+    }
+
     /// The path of an installed script, `gunicorn` for one.
     pub fn script(&self, name: &str) -> PathBuf {
         self.dir.join("bin").join(name)
     }
+}
+
+/// Whether a file has more symbols than linking at run time needs.
+fn has_symbols(file: &Path) -> bool {
+    let bytes = must(fs::read(file), format_args!("read {}", file.display()));
+    let elf: ElfFile64 =
+        must(ElfFile64::parse(&*bytes), format_args!("read the ELF file {}", file.display()));
+    elf.section_by_name(".symtab").is_some()
 }
 
 /// The pip of a Python that was unpacked with Debian's wheel of it beside, and cannot install that by itself.

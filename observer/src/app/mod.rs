@@ -36,7 +36,7 @@ use crate::pipeline::tape;
 use crate::process::facts;
 use crate::process::programs::Programs;
 use crate::process::queues;
-use crate::process::sample;
+use crate::process::sample::Sampler;
 use crate::process::scan;
 use crate::report::grpc::SettingsError;
 use crate::stats::SharedDrops;
@@ -163,6 +163,7 @@ struct Observer {
     tape: Option<Recording<BufWriter<File>>>,
     programs: Programs,
     queues: queues::Reader,
+    sampler: Sampler,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -215,6 +216,7 @@ impl Observer {
             tape,
             programs: Programs::default(),
             queues: queues::Reader::default(),
+            sampler: Sampler::start(),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -294,7 +296,7 @@ impl Observer {
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {
-                    let mut samples = sample::read(&processes);
+                    let mut samples = self.sampler.read(&processes);
                     samples.queues = self.queues.read(samples.at, &processes, true);
                     self.step(&Input::Samples(samples));
                 }

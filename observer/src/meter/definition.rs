@@ -28,8 +28,8 @@ const fn gauge(name: &'static str, exposed: &'static str, scale: f64, help: &'st
     Definition { name, exposed, scale, kind: Kind::Gauge, help }
 }
 
-const fn counter(name: &'static str, exposed: &'static str, help: &'static str) -> Definition {
-    Definition { name, exposed, scale: 1.0, kind: Kind::Counter, help }
+const fn counter(name: &'static str, exposed: &'static str, scale: f64, help: &'static str) -> Definition {
+    Definition { name, exposed, scale, kind: Kind::Counter, help }
 }
 
 /// Every meter, in the order of the pages.
@@ -59,6 +59,54 @@ pub const DEFINITIONS: &[Definition] = &[
         "Resident memory of the process, in percent of the host's.",
     ),
     gauge("instance_pvm_thread_active_count", "gunicorn_process_threads", 1.0, "Threads of the process."),
+    counter(
+        "instance_pvm_gc_g0",
+        "gunicorn_gc_young_collected_objects_total",
+        1.0,
+        "Objects that the collector freed in the youngest generation.",
+    ),
+    counter(
+        "instance_pvm_gc_g1",
+        "gunicorn_gc_middle_collected_objects_total",
+        1.0,
+        "Objects that the collector freed in the middle generation.",
+    ),
+    counter(
+        "instance_pvm_gc_g2",
+        "gunicorn_gc_old_collected_objects_total",
+        1.0,
+        "Objects that the collector freed in the oldest generation.",
+    ),
+    counter(
+        "instance_pvm_gc_time",
+        "gunicorn_gc_seconds_total",
+        0.001,
+        "Time in the collector, in milliseconds, where it is known.",
+    ),
+    counter(
+        "instance_gunicorn_gc_collections",
+        "gunicorn_gc_collections_total",
+        1.0,
+        "Runs of the collector, by generation.",
+    ),
+    counter(
+        "instance_gunicorn_gc_uncollectable",
+        "gunicorn_gc_uncollectable_objects_total",
+        1.0,
+        "Objects that the collector could not free, by generation.",
+    ),
+    gauge(
+        "instance_gunicorn_python_threads",
+        "gunicorn_python_threads",
+        1.0,
+        "Threads that run Python, those that wait to do so included.",
+    ),
+    gauge(
+        "instance_gunicorn_gil_held",
+        "gunicorn_gil_held_ratio",
+        0.01,
+        "Whether a thread held the interpreter's lock when it was looked at: 0 or 100 percent, to be averaged over time.",
+    ),
     gauge(
         "instance_gunicorn_heartbeat_age",
         "gunicorn_heartbeat_age_seconds",
@@ -80,11 +128,13 @@ pub const DEFINITIONS: &[Definition] = &[
     counter(
         "instance_gunicorn_listen_overflows",
         "gunicorn_listen_overflows_total",
+        1.0,
         "Connections that found an accept queue full, of all listeners of the network namespace together.",
     ),
     counter(
         "instance_gunicorn_listen_drops",
         "gunicorn_listen_drops_total",
+        1.0,
         "Connections that listeners dropped for any reason, of all listeners of the network namespace together.",
     ),
     gauge(
@@ -114,11 +164,13 @@ pub const DEFINITIONS: &[Definition] = &[
     counter(
         "instance_gunicorn_accepts",
         "gunicorn_accepts_total",
+        1.0,
         "Connections that the worker has accepted since it is watched.",
     ),
     counter(
         "instance_gunicorn_requests",
         "gunicorn_requests_total",
+        1.0,
         "Requests that the worker has served since it is watched.",
     ),
     gauge(
@@ -136,6 +188,7 @@ pub const DEFINITIONS: &[Definition] = &[
     counter(
         "instance_gunicorn_respawns",
         "gunicorn_respawns_total",
+        1.0,
         "Workers that ended and had to be replaced although nobody had asked the master for that.",
     ),
 ];

@@ -12,6 +12,7 @@ use crate::meter::sample::Samples;
 
 pub mod definition;
 pub mod load;
+mod python;
 pub mod sample;
 
 /// One value of one meter.
@@ -132,6 +133,9 @@ fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) ->
         Meter::new("instance_pvm_process_mem_utilization", percent(process.resident_bytes as f64, memory)),
         Meter::new("instance_pvm_thread_active_count", process.threads as f64),
     ]
+    .into_iter()
+    .chain(process.python.iter().flat_map(python::meters))
+    .collect()
 }
 
 /// In seconds, of nanoseconds; a name of ours, since the agent has nothing like it.

@@ -1,2 +1,6 @@
 //! CPython from outside.
+pub mod image;
+mod layout;
+mod memory;
+pub mod runtime;
 pub mod version;
