@@ -74,7 +74,7 @@ fn until(address: SocketAddr, what: &str, enough: impl Fn(&Page) -> bool) -> Pag
 fn printed(observer: &Observer, service: &str, instance: &str) -> Vec<BTreeMap<String, f64>> {
     let mut all = Vec::new();
     observer.lines_from(0, |line| {
-        if let Line::Meters { service: its, instance: name, meters } = line
+        if let Line::Meters { service: its, instance: name, meters, .. } = line
             && (its.as_str(), name.as_str()) == (service, instance)
         {
             all.push(scrape::exposed(service, instance, meters));

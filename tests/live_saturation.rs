@@ -21,6 +21,9 @@ use harness::container::Recipe;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::life::named;
+use harness::meters::expect;
+use harness::meters::expect_that;
+use harness::meters::most;
 use harness::observer::Event;
 use harness::observer::Line;
 use harness::observer::Observer;
@@ -35,8 +38,6 @@ use rustix::process::Signal;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a hung worker hangs, in ms: longer than it takes to see and to say it.
 const HANG: u32 = 14_000;
-
-type Meters = BTreeMap<String, f64>;
 
 fn launch(class: &'static str, args: &[&str]) -> Launch {
     let app = if ["asgi", "uvicorn.workers.UvicornWorker"].contains(&class) {
@@ -58,51 +59,6 @@ fn name(meter: &str) -> String {
 
 fn at(meter: &str, listener: &str) -> String {
     format!("instance_gunicorn_{meter}{{listener={listener}}}")
-}
-
-/// Every batch of an instance, in order.
-fn batches<'a>(lines: &'a [Line], wanted: &str) -> Vec<&'a Meters> {
-    let of = |line: &'a Line| {
-        if let Line::Meters { instance, meters, .. } = line
-            && instance == wanted
-        {
-            return Some(meters);
-        }
-        None
-    };
-    lines.iter().filter_map(of).collect()
-}
-
-/// Waits until an instance's last meters are these.
-fn expect(observer: &Observer, instance: &str, wanted: &[(String, f64)]) {
-    let mut last = Meters::new();
-    let found = observer.wait(PATIENCE, |lines| {
-        last = batches(lines, instance).last().map(|meters| (*meters).clone()).unwrap_or_default();
-        wanted.iter().all(|(meter, value)| last.get(meter) == Some(value))
-    });
-    assert!(found, "{instance}: not {wanted:?} but {last:#?}\n{}", observer.stderr());
-}
-
-/// Waits until a meter of the last batch satisfies a condition, and returns it.
-fn expect_that(observer: &Observer, instance: &str, meter: &str, is: impl Fn(f64) -> bool) -> f64 {
-    let mut last = None;
-    let found = observer.wait(PATIENCE, |lines| {
-        last = batches(lines, instance).last().and_then(|meters| meters.get(meter)).copied();
-        last.is_some_and(&is)
-    });
-    assert!(found, "{instance}: {meter} is {last:?}\n{}", observer.stderr());
-    last.unwrap()
-}
-
-/// The largest value that a meter ever had.
-fn most(observer: &Observer, instance: &str, meter: &str) -> Option<f64> {
-    let mut most = None;
-    observer.wait(Duration::ZERO, |lines| {
-        let all = batches(lines, instance).into_iter().filter_map(|meters| meters.get(meter).copied());
-        most = all.fold(None, |most: Option<f64>, value| Some(most.map_or(value, |most| most.max(value))));
-        true
-    });
-    most
 }
 
 /// Waits for the `Saturated` event of a service, begun or over.

@@ -105,7 +105,7 @@ pub const DEFINITIONS: &[Definition] = &[
         "instance_gunicorn_gil_held",
         "gunicorn_gil_held_ratio",
         0.01,
-        "Whether a thread held the interpreter's lock when it was looked at: 0 or 100 percent, to be averaged over time.",
+        "Whether a thread held the interpreter's lock when it was looked at, in percent: all or nothing, to be averaged over time.",
     ),
     gauge(
         "instance_gunicorn_heartbeat_age",
