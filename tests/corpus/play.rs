@@ -44,6 +44,9 @@ const SETTLED: Duration = Duration::from_millis(250);
 const IMPATIENCE: Duration = Duration::from_secs(1);
 /// How long an observer may take to say what has become true.
 const LAG: Duration = Duration::from_secs(6);
+/// Seconds that an end may take: up to 23 a master may trip over its own log line about a worker (`reap_workers` in a
+/// signal handler), and waits out its graceful timeout of 30 s then.
+const PARTING: u64 = 45;
 /// The step of the end, behind all others.
 const END: usize = 1000;
 /// What every case's `app.py` is.
@@ -315,7 +318,7 @@ impl<'a> Play<'a> {
             self.expect.clear();
             self.others = None;
             masters.iter().for_each(|pid| kill(*pid, Signal::TERM));
-            self.settle(END, 15);
+            self.settle(END, PARTING);
         }
         self.truth.clear();
         self.launched.wait().ok();
