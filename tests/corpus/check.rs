@@ -145,6 +145,8 @@ fn exits(case: &Case, truth: &Truth, wanted: &Wanted, seen: &Seen, view: View, f
         found.extend(
             each.iter()
                 .filter(|exit| exit.parameters.get("cause") != Some(cause))
+                // One that ended between a late observer's look and its first record.
+                .filter(|exit| view.late.is_none() || !exit.parameters.contains_key("reason"))
                 .map(|exit| format!("an exit of the loop is {:?}", exit.parameters)),
         );
     }
