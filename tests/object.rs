@@ -24,7 +24,8 @@ const INSTRUCTION: u64 = 8;
 /// Where functions stand that programs share; their names are the compiler's own and change.
 const SHARED: &str = ".text";
 /// Every map, as `observer-ebpf/src/probes/maps.rs` declares them.
-const MAPS: [&str; 6] = ["CALLS", "COUNTERS", "RECORDS", "SLOTS", "SOCKETS", "WATCHED"];
+const MAPS: [&str; 9] =
+    ["CALLS", "CLOCKS", "COUNTERS", "INTERPRETERS", "RECORDS", "SLOTS", "SOCKETS", "WAITS", "WATCHED"];
 /// Every global that the loader sets.
 const GLOBALS: [&str; 3] = ["FACTS", "OFFSETS", "WAKE_AT"];
 
@@ -63,6 +64,7 @@ fn section(kind: ProgramKind, target: &str) -> String {
         ProgramKind::Fexit => format!("fexit/{target}"),
         ProgramKind::TpBtf => format!("tp_btf/{target}"),
         ProgramKind::Syscall => "tracepoint".to_owned(),
+        ProgramKind::Uprobe => "uprobe".to_owned(),
     }
 }
 

@@ -20,10 +20,12 @@ pub enum Drop {
     MessageList = 6,
     /// A call's end was not seen: the kernel ran out of return-probe instances.
     MissedReturn = 7,
+    /// The begin or the end of a run of an interpreter's collector was not seen; its time is missing.
+    MissedRun = 8,
 }
 
 /// Every reason with its stable name.
-pub const DROPS: [(Drop, &str); 8] = [
+pub const DROPS: [(Drop, &str); 9] = [
     (Drop::RingFull, "ring_full"),
     (Drop::WatchedFull, "watched_full"),
     (Drop::SocketsFull, "sockets_full"),
@@ -32,6 +34,7 @@ pub const DROPS: [(Drop, &str); 8] = [
     (Drop::KernelFault, "kernel_fault"),
     (Drop::MessageList, "message_list"),
     (Drop::MissedReturn, "missed_return"),
+    (Drop::MissedRun, "missed_run"),
 ];
 
 /// Slots of each processor in the map `COUNTERS`; more than there are reasons, so that an old object fits a new

@@ -24,6 +24,50 @@ wire! {
     }
 }
 
+/// How many interpreters are timed at a time: as many as processes are watched.
+pub const CLOCKS: u32 = 16_384;
+/// What threads that wait for the interpreter lock sleep on, in bytes: glibc's condition variable and its mutex behind it
+/// (`pthread_cond_t` and `pthread_mutex_t` of x86-64).
+pub const WAITERS_BYTES: u64 = 48 + 40;
+
+/// [`Interpreter::runs`] before the probe was passed.
+pub const NEVER: [u64; 3] = [u64::MAX; 3];
+
+wire! {
+    /// Value of the map `INTERPRETERS`, keyed like `WATCHED`.
+    pub struct Interpreter [120] {
+        /// Address of the collector's counters, three for each of three generations (`struct gc_generation_stats`), the
+        /// first of which counts runs; 0 when its runs are not timed.
+        pub counters: u64,
+        /// Address of what threads that wait for the lock sleep on, [`WAITERS_BYTES`] long; 0 when waits are not timed.
+        pub waiters: u64,
+        /// Return addresses of the calls of the function with the collector's probe: at the begin of a run; 0 for none.
+        pub begins: [u64; 4],
+        /// At the end of a run.
+        pub ends: [u64; 4],
+        /// When a run began, in kernel monotonic nanoseconds; 0 while there is none.
+        pub begun: u64,
+        /// How often each generation had been collected when the probe was last passed; [`NEVER`] before.
+        pub runs: [u64; 3],
+        /// Which entry of the map `CLOCKS` is its.
+        pub clock: u32,
+        /// Always zero.
+        pub zero: u32,
+    }
+}
+
+wire! {
+    /// Value of the map `CLOCKS`, by number: sums of one interpreter, in nanoseconds.
+    pub struct Clock [56] {
+        /// Time in the collector, by generation.
+        pub paused: [u64; 3],
+        /// The longest of its runs since the observer last looked, by generation.
+        pub longest: [u64; 3],
+        /// Time that threads waited for the lock, together.
+        pub waited: u64,
+    }
+}
+
 wire! {
     /// Value of the map `SOCKETS`, keyed by the address of a `struct sock`.
     pub struct Socket [40] {

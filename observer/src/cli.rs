@@ -119,6 +119,12 @@ pub struct RunArgs {
     /// Seconds between two meter reports; 0 sends none
     #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "SW_AGENT_METER_REPORTER_PERIOD")]
     meter_period: u64,
+    /// Do not time the runs of the interpreters' garbage collector: no uprobe is put into their files
+    #[arg(long)]
+    no_gc_pauses: bool,
+    /// Do not time how long threads wait for the interpreter's lock: futex calls are not traced
+    #[arg(long)]
+    no_gil_wait: bool,
     /// How many segments wait for the OAP before the oldest is dropped
     #[arg(long, value_name = "N", default_value_t = 10_000, env = "SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE")]
     queue_size: usize,
@@ -218,6 +224,8 @@ impl From<RunArgs> for Raw {
             properties_factor: args.properties_factor,
             stuck_after_s: args.stuck_after,
             meter_period_s: args.meter_period,
+            collector: !args.no_gc_pauses,
+            lock: !args.no_gil_wait,
             queue_size: args.queue_size,
             print: args.print.map(Printing::from),
             metrics_listen: args.metrics_listen,

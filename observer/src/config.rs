@@ -34,6 +34,10 @@ pub struct Raw {
     pub stuck_after_s: u64,
     /// `--meter-period`, in seconds
     pub meter_period_s: u64,
+    /// Without `--no-gc-pauses`
+    pub collector: bool,
+    /// Without `--no-gil-wait`
+    pub lock: bool,
     /// `--queue-size`
     pub queue_size: usize,
     /// `--print`
@@ -74,6 +78,10 @@ pub struct Config {
     pub stuck_after: Duration,
     /// Between two meter reports; zero sends none.
     pub meter_period: Duration,
+    /// Whether the runs of the interpreters' collector are timed.
+    pub collector: bool,
+    /// Whether waits for the interpreters' lock are timed.
+    pub lock: bool,
     /// The probes' settings.
     pub kernel: kernel::Settings,
     /// Least level of the lines that are logged.
@@ -139,7 +147,18 @@ impl Config {
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
         let metrics_listen = raw.metrics_listen.as_deref().map(metrics_listen).transpose()?;
         let (oap, given) = (oap(&raw)?, Given { targets, ..raw.given });
-        Ok(Config { oap, print, metrics_listen, given, stuck_after, meter_period, kernel, log_level })
+        Ok(Config {
+            oap,
+            print,
+            metrics_listen,
+            given,
+            stuck_after,
+            meter_period,
+            collector: raw.collector,
+            lock: raw.lock,
+            kernel,
+            log_level,
+        })
     }
 }
 

@@ -26,6 +26,11 @@ const MAKE: Duration = Duration::from_secs(600);
 /// Names the interpreter to test with; `python3` otherwise.
 const INTERPRETER: &str = "SW_TEST_PYTHON";
 
+/// Every release whose numbers are read.
+const RELEASES: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
+/// Those that every machine has after `cargo xtask setup --live`: Debian's own and what is fetched.
+const EVERYWHERE: [&str; 3] = ["3.11", "3.14", "3.15"];
+
 /// Where the machine's own interpreters are.
 const PLACES: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
 
@@ -47,6 +52,25 @@ pub fn installed(version: &str) -> Vec<PathBuf> {
     let own = PLACES.map(|dir| Path::new(dir).join(&program));
     let fetched = target().join(format!("pythons/{version}/usr/bin/{program}"));
     built.chain(own).chain([fetched]).filter(|python| works(python)).collect()
+}
+
+/// Every interpreter of this machine whose numbers are read, with its path, in an environment with gunicorn alone.
+pub fn releases() -> Vec<(String, Python)> {
+    let all: Vec<(&str, PathBuf)> = RELEASES
+        .into_iter()
+        .flat_map(|release| installed(release).into_iter().map(move |python| (release, python)))
+        .collect();
+    for wanted in EVERYWHERE {
+        let is_there = all.iter().any(|(release, _)| *release == wanted);
+        assert!(is_there, "there is no Python {wanted}: cargo xtask setup --live installs it");
+    }
+    let list = package().join("apps/gunicorn.txt");
+    all.into_iter()
+        .map(|(_, python)| {
+            let environment = Python::with(&python, &list);
+            (python.display().to_string(), environment)
+        })
+        .collect()
 }
 
 /// Whether it makes virtual environments.

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 
+import clocks
 import compare
 import lives
 
@@ -83,7 +84,9 @@ class Process:
 
 def start_observer(variant):
     forced = ["--attach", variant] if variant else []
-    observer = Process("sw-observe", [OBSERVER, "--target", "gunicorn", "--print=json", *forced])
+    observer = Process("sw-observe", [
+        OBSERVER, "--target", "gunicorn", "--print=json", "--meter-period", str(clocks.PERIOD_SECONDS), *forced,
+    ])
     try:
         wait(READY_SECONDS, "sw-observe ready", lambda: observer.ended() or '"ready"' in observer.output())
         if observer.ended():
@@ -109,6 +112,7 @@ class Stage:
         self.web = self.life("web", 0, 2, "--max-requests", str(MAX_REQUESTS))
         self.many = self.life("many", 1, 2, "--timeout", str(lives.TIMEOUT))
         self.upgrade = self.life("upgrade", 2, 1)
+        self.clocks = self.life("clocks", 4, 1)
         self.child = None
 
     def life(self, name, number, workers, *options, **environment):
@@ -117,16 +121,17 @@ class Stage:
         return lives.Life(self.truth, process, PORT + number, workers)
 
     def settle(self):
-        for life in (self.web, self.many, self.upgrade):
+        for life in (self.web, self.many, self.upgrade, self.clocks):
             life.settle()
 
-    def begin(self):
+    def begin(self, observer):
         """Lets the others live and die beside the requests."""
         broken = self.life("broken", 3, 1, BROKEN="1")
         for act in (
             lambda: lives.many_ends(self.many, self.child),
             lambda: lives.upgraded(self.upgrade),
             lambda: lives.broken(broken),
+            lambda: self.time(observer),
         ):
             self.threads.append(threading.Thread(target=self.perform, args=[act]))
             self.threads[-1].start()
@@ -136,6 +141,12 @@ class Stage:
             act()
         except Exception:  # what else is known of the case is told all the same
             self.troubles.append(" | ".join(traceback.format_exc().splitlines()[-3:]))
+
+    def time(self, observer):
+        worker, = self.clocks.settle()
+        name = compare.names(os.uname().nodename, {"master": self.clocks.master, "worker": worker})[1]
+        self.troubles += clocks.problems(self.clocks, observer, name, wait)
+        self.clocks.stop()
 
     def recycled(self):
         """Waits until the workers that had served enough are gone and followed."""
@@ -192,8 +203,8 @@ def run(case):
         if late:
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 8)
-        stage.begin()
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 10)
+        stage.begin(observer)
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
         problems = []

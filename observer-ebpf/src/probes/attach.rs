@@ -6,6 +6,7 @@ use aya_ebpf::macros::fexit;
 use aya_ebpf::macros::kprobe;
 use aya_ebpf::macros::kretprobe;
 use aya_ebpf::macros::tracepoint;
+use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_ebpf::programs::FEntryContext;
 use aya_ebpf::programs::FExitContext;
@@ -13,9 +14,11 @@ use aya_ebpf::programs::ProbeContext;
 use aya_ebpf::programs::RetProbeContext;
 use aya_ebpf::programs::TracePointContext;
 
+use crate::entry;
 use crate::entry::FExit;
 use crate::entry::SysEnter;
 use crate::entry::SysExit;
+use crate::interpreter;
 use crate::io;
 use crate::log;
 use crate::process;
@@ -170,3 +173,12 @@ begun!(sys_enter_sendfile64 => |cx| syscall::begin_opaque(&cx, false, 0));
 ended!(sys_exit_sendfile64 => io::end);
 begun!(sys_enter_splice => |cx| syscall::begin_splice(&cx));
 ended!(sys_exit_splice => io::end);
+
+// What the interpreter does with its time.
+#[uprobe]
+pub fn invoke_gc_callback_uprobe(cx: ProbeContext) -> u32 {
+    log::done(cx.as_ptr(), "invoke_gc_callback_uprobe", interpreter::passed(entry::stack(&cx)));
+    0
+}
+begun!(sys_enter_futex => |cx| interpreter::wait_begins(&cx));
+ended!(sys_exit_futex => interpreter::wait_ended);

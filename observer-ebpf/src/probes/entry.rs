@@ -40,6 +40,16 @@ impl Entry for BtfTracePointContext {
     }
 }
 
+/// Which word of x86-64's `struct pt_regs` is the stack pointer; no place for a uprobe is known elsewhere.
+const STACK_POINTER: usize = 19;
+
+/// The stack pointer of the process at a uprobe.
+#[inline(always)]
+pub fn stack(cx: &ProbeContext) -> u64 {
+    // SAFETY: the context of a uprobe's program is the process's registers, at least so many words.
+    unsafe { *cx.as_ptr().cast::<u64>().wrapping_add(STACK_POINTER) }
+}
+
 /// `syscalls:sys_enter_*`: one 8-byte slot per argument after a 16-byte header
 /// (`/sys/kernel/tracing/events/syscalls/sys_enter_*/format`).
 pub struct SysEnter(pub TracePointContext);

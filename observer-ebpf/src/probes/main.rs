@@ -1,5 +1,5 @@
 //! Attach points: one line per place the kernel can call us.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "registers are 64 bits wide, what they carry often is not"
@@ -9,6 +9,7 @@ mod attach;
 mod emit;
 mod entry;
 mod filter;
+mod interpreter;
 mod io;
 mod kernel;
 mod log;

@@ -3,6 +3,7 @@ mod check;
 mod recording;
 mod replay;
 mod sinks;
+mod timing;
 
 use std::fs::File;
 use std::io;
@@ -44,6 +45,7 @@ pub use check::check;
 use recording::Recording;
 pub use replay::replay;
 use sinks::Sinks;
+use timing::Timing;
 
 /// How long queued reports may take to leave on a stop.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
@@ -164,6 +166,7 @@ struct Observer {
     programs: Programs,
     queues: queues::Reader,
     sampler: Sampler,
+    timing: Timing,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -217,6 +220,7 @@ impl Observer {
             programs: Programs::default(),
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
+            timing: Timing::new(config.collector, config.lock),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -297,6 +301,7 @@ impl Observer {
                 }
                 Output::AskSamples(processes) => {
                     let mut samples = self.sampler.read(&processes);
+                    self.timing.read(&mut self.probes, &mut self.sampler, &mut samples);
                     samples.queues = self.queues.read(samples.at, &processes, true);
                     self.step(&Input::Samples(samples));
                 }

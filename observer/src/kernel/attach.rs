@@ -8,6 +8,7 @@ use aya::programs::KProbe;
 use aya::programs::Program;
 use aya::programs::ProgramError;
 use aya::programs::TracePoint;
+use aya::programs::UProbe;
 
 use super::capability;
 use super::catalog::CATALOG;
@@ -16,6 +17,7 @@ use super::catalog::Point;
 use super::catalog::Probe;
 use super::catalog::ProgramKind;
 use super::catalog::Variant;
+use super::catalog::When;
 
 /// How much of a verifier log an error shows.
 const VERIFIER_LINES: usize = 4;
@@ -34,7 +36,7 @@ pub struct Refusal {
 pub struct Attachment {
     /// The probe.
     pub probe: &'static Probe,
-    /// The variant that is attached; `None` when all were refused.
+    /// The variant that is attached, or can be when it is needed; `None` when all were refused.
     pub variant: Option<Variant>,
     /// The variants that were tried before it.
     pub refusals: Vec<Refusal>,
@@ -71,7 +73,8 @@ pub fn attach(ebpf: &mut Ebpf, btf: &Btf, forced: Option<Variant>) -> Vec<Attach
 pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<Rehearsal> {
     let try_all = |ebpf: &mut Ebpf, probe: &'static Probe| {
         let tried = probe.variants.iter().map(|(variant, points)| {
-            let refused = attach_points(ebpf, btf, points).err();
+            // What can be tried without an interpreter is.
+            let refused = take_points(ebpf, btf, points, When::Start).err();
             if refused.is_none() {
                 detach(ebpf, points);
             }
@@ -95,7 +98,7 @@ fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Optio
         if probe.variants.len() > 1 && forced.is_some_and(|forced| forced != *variant) {
             continue;
         }
-        match attach_points(ebpf, btf, points) {
+        match take_points(ebpf, btf, points, probe.when) {
             Ok(()) => return Attachment { probe, variant: Some(*variant), refusals },
             Err(why) => refusals.push(Refusal { variant: *variant, why }),
         }
@@ -103,11 +106,14 @@ fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Optio
     Attachment { probe, variant: None, refusals }
 }
 
-/// Attaches all points of a variant, or none.
-fn attach_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point]) -> Result<(), String> {
+/// Takes all points of a variant, or none.
+fn take_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point], when: When) -> Result<(), String> {
     for (at, point) in points.iter().enumerate() {
         let attached = match ebpf.program_mut(point.program) {
-            Some(program) => attach_point(program, btf, point),
+            Some(program) => load_point(program, btf, point).and_then(|()| match when {
+                When::Start => attach_point(program, point),
+                When::Needed => Ok(()),
+            }),
             None => Err("not in the object".to_owned()),
         };
         match attached {
@@ -131,59 +137,63 @@ fn detach(ebpf: &mut Ebpf, points: &[Point]) {
 fn unload(ebpf: &mut Ebpf, point: &Point) {
     let Some(program) = ebpf.program_mut(point.program) else { return };
     let unloaded = match point.kind() {
-        ProgramKind::Kprobe | ProgramKind::Kretprobe => unload_as(program, KProbe::unload),
-        ProgramKind::Fentry => unload_as(program, FEntry::unload),
-        ProgramKind::Fexit => unload_as(program, FExit::unload),
-        ProgramKind::TpBtf => unload_as(program, BtfTracePoint::unload),
-        ProgramKind::Syscall => unload_as(program, TracePoint::unload),
+        ProgramKind::Kprobe | ProgramKind::Kretprobe => act_as(program, KProbe::unload),
+        ProgramKind::Fentry => act_as(program, FEntry::unload),
+        ProgramKind::Fexit => act_as(program, FExit::unload),
+        ProgramKind::TpBtf => act_as(program, BtfTracePoint::unload),
+        ProgramKind::Syscall => act_as(program, TracePoint::unload),
+        ProgramKind::Uprobe => act_as(program, UProbe::unload),
     };
     if let Err(error) = unloaded {
         tracing::trace!(program = point.program, %error, "not unloaded");
     }
 }
 
-fn unload_as<'a, P: 'a>(
+fn act_as<'a, P: 'a>(
     program: &'a mut Program,
-    unload: impl FnOnce(&mut P) -> Result<(), ProgramError>,
+    act: impl FnOnce(&mut P) -> Result<(), ProgramError>,
 ) -> Result<(), ProgramError>
 where
     &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    unload(program.try_into()?)
+    act(program.try_into()?)
 }
 
-fn attach_point(program: &mut Program, btf: &Btf, point: &Point) -> Result<(), String> {
+fn load_point(program: &mut Program, btf: &Btf, point: &Point) -> Result<(), String> {
     let target = point.target;
-    match point.kind() {
+    let loaded = match point.kind() {
+        ProgramKind::Kprobe | ProgramKind::Kretprobe if !capability::has_kprobes() => {
+            return Err("this kernel has no kprobes (CONFIG_KPROBES)".to_owned());
+        }
+        ProgramKind::Uprobe if !capability::has_uprobes() => {
+            return Err("this kernel has no uprobes (CONFIG_UPROBES)".to_owned());
+        }
+        ProgramKind::Kprobe | ProgramKind::Kretprobe => act_as(program, KProbe::load),
+        ProgramKind::Fentry => act_as(program, |probe: &mut FEntry| probe.load(target, btf)),
+        ProgramKind::Fexit => act_as(program, |probe: &mut FExit| probe.load(target, btf)),
+        ProgramKind::TpBtf => act_as(program, |probe: &mut BtfTracePoint| probe.load(target, btf)),
+        ProgramKind::Syscall => act_as(program, TracePoint::load),
+        ProgramKind::Uprobe => act_as(program, UProbe::load),
+    };
+    loaded.map_err(sentence)
+}
+
+/// Attaches a program that is loaded.
+pub(super) fn attach_point(program: &mut Program, point: &Point) -> Result<(), String> {
+    let target = point.target;
+    let attached = match point.kind() {
         ProgramKind::Kprobe | ProgramKind::Kretprobe => {
-            if !capability::has_kprobes() {
-                return Err("this kernel has no kprobes (CONFIG_KPROBES)".to_owned());
-            }
-            let probe: &mut KProbe = program.try_into().map_err(sentence)?;
-            probe.load().map_err(sentence)?;
-            probe.attach(target, 0).map(drop).map_err(sentence)
+            act_as(program, |probe: &mut KProbe| probe.attach(target, 0).map(drop))
         }
-        ProgramKind::Fentry => {
-            let probe: &mut FEntry = program.try_into().map_err(sentence)?;
-            probe.load(target, btf).map_err(sentence)?;
-            probe.attach().map(drop).map_err(sentence)
-        }
-        ProgramKind::Fexit => {
-            let probe: &mut FExit = program.try_into().map_err(sentence)?;
-            probe.load(target, btf).map_err(sentence)?;
-            probe.attach().map(drop).map_err(sentence)
-        }
-        ProgramKind::TpBtf => {
-            let probe: &mut BtfTracePoint = program.try_into().map_err(sentence)?;
-            probe.load(target, btf).map_err(sentence)?;
-            probe.attach().map(drop).map_err(sentence)
-        }
+        ProgramKind::Fentry => act_as(program, |probe: &mut FEntry| probe.attach().map(drop)),
+        ProgramKind::Fexit => act_as(program, |probe: &mut FExit| probe.attach().map(drop)),
+        ProgramKind::TpBtf => act_as(program, |probe: &mut BtfTracePoint| probe.attach().map(drop)),
         ProgramKind::Syscall => {
-            let probe: &mut TracePoint = program.try_into().map_err(sentence)?;
-            probe.load().map_err(sentence)?;
-            probe.attach("syscalls", target).map(drop).map_err(sentence)
+            act_as(program, |probe: &mut TracePoint| probe.attach("syscalls", target).map(drop))
         }
-    }
+        ProgramKind::Uprobe => Ok(()), // only an interpreter's file has a place for it
+    };
+    attached.map_err(sentence)
 }
 
 /// Whether a line of a verifier log only sums up.
@@ -193,7 +203,7 @@ fn is_summary(line: &str) -> bool {
 }
 
 /// An error and its causes in one line; of a verifier log the last lines, which say what it disliked.
-fn sentence(error: ProgramError) -> String {
+pub(super) fn sentence(error: ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = &error {
         let log = verifier_log.to_string();
         let said: Vec<&str> = log.lines().filter(|line| !is_summary(line)).collect();

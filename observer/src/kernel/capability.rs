@@ -82,6 +82,11 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
 }
 
+/// Whether it has uprobes, likewise.
+pub fn has_uprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
+}
+
 /// Everything that can be said without attaching.
 pub fn findings() -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -9,6 +9,8 @@ pub enum Variant {
     Fentry,
     /// The kernel's own tracepoints.
     Tracepoint,
+    /// An instruction of a program, by breakpoint.
+    Uprobe,
 }
 
 impl Variant {
@@ -18,6 +20,7 @@ impl Variant {
             Variant::Kprobe => "kprobe",
             Variant::Fentry => "fentry",
             Variant::Tracepoint => "tracepoint",
+            Variant::Uprobe => "uprobe",
         }
     }
 }
@@ -42,6 +45,15 @@ pub enum Need {
     Wanted,
 }
 
+/// When a probe is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At the start.
+    Start,
+    /// It is loaded at the start, and attached when an interpreter needs it ([`super::clocks`]).
+    Needed,
+}
+
 /// A handler and the ways to reach it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
@@ -49,6 +61,8 @@ pub struct Probe {
     pub name: &'static str,
     /// Whether the observer runs without it.
     pub need: Need,
+    /// When it is attached.
+    pub when: When,
     /// What is lost without it.
     pub why: &'static str,
     /// Variants in order of preference.
@@ -66,12 +80,19 @@ const fn optional(program: &'static str, target: &'static str) -> Point {
 use Variant::Fentry;
 use Variant::Kprobe;
 use Variant::Tracepoint;
+use Variant::Uprobe;
+
+/// Name of the probe of the interpreter's collector.
+pub const COLLECTOR: &str = "collector";
+/// Name of the probe of the interpreter's lock.
+pub const LOCK: &str = "lock";
 
 /// Every probe. On process life kprobes come first; elsewhere the cheapest that a kernel offers.
 pub const CATALOG: &[Probe] = &[
     Probe {
         name: "fork",
         need: Need::Required,
+        when: When::Start,
         why: "new workers",
         variants: &[
             (Kprobe, &[point("wake_up_new_task_kprobe", "wake_up_new_task")]),
@@ -82,6 +103,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "exec",
         need: Need::Required,
+        when: When::Start,
         why: "a process that is no longer what it was forked as",
         variants: &[
             (Kprobe, &[point("proc_exec_connector_kprobe", "proc_exec_connector")]),
@@ -92,6 +114,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "exit",
         need: Need::Required,
+        when: When::Start,
         why: "workers that ended",
         variants: &[
             (Kprobe, &[point("taskstats_exit_kprobe", "taskstats_exit")]),
@@ -102,6 +125,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "signal",
         need: Need::Wanted,
+        when: When::Start,
         why: "why a worker ended",
         // One variant: the functions behind it were renamed and are inlined here and there.
         variants: &[(Tracepoint, &[point("signal_generate_tp_btf", "signal_generate")])],
@@ -109,6 +133,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "slot",
         need: Need::Required,
+        when: When::Start,
         why: "which processes are arbiters and which of their children are workers",
         variants: &[
             (Fentry, &[point("security_inode_unlink_fentry", "security_inode_unlink")]),
@@ -126,6 +151,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "heartbeat",
         need: Need::Wanted,
+        when: When::Start,
         why: "when a worker has booted",
         variants: &[
             (Fentry, &[point("vfs_utimes_fentry", "vfs_utimes"), point("vfs_fchmod_fentry", "vfs_fchmod")]),
@@ -142,6 +168,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "accept",
         need: Need::Required,
+        when: When::Start,
         why: "which connections a worker serves",
         variants: &[
             (Fentry, &[point("security_sock_graft_fentry", "security_sock_graft")]),
@@ -158,6 +185,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "receive",
         need: Need::Required,
+        when: When::Start,
         why: "requests",
         variants: &[
             (
@@ -209,6 +237,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "send",
         need: Need::Required,
+        when: When::Start,
         why: "responses",
         variants: &[
             (
@@ -264,6 +293,7 @@ pub const CATALOG: &[Probe] = &[
     Probe {
         name: "close",
         need: Need::Required,
+        when: When::Start,
         why: "the end of connections and of responses without a length",
         variants: &[
             (
@@ -283,6 +313,23 @@ pub const CATALOG: &[Probe] = &[
             ),
         ],
     },
+    Probe {
+        name: COLLECTOR,
+        need: Need::Wanted,
+        when: When::Needed,
+        why: "how long the interpreter's garbage collector takes",
+        variants: &[(Uprobe, &[point("invoke_gc_callback_uprobe", "invoke_gc_callback")])],
+    },
+    Probe {
+        name: LOCK,
+        need: Need::Wanted,
+        when: When::Needed,
+        why: "how long threads wait for the interpreter's lock",
+        variants: &[(
+            Tracepoint,
+            &[point("sys_enter_futex", "sys_enter_futex"), point("sys_exit_futex", "sys_exit_futex")],
+        )],
+    },
 ];
 
 /// The kind of program, which the end of its name tells.
@@ -300,17 +347,20 @@ pub enum ProgramKind {
     TpBtf,
     /// `sys_*`
     Syscall,
+    /// `*_uprobe`
+    Uprobe,
 }
 
 impl Point {
     /// The kind of this point's program.
     pub fn kind(&self) -> ProgramKind {
-        const ENDINGS: [(&str, ProgramKind); 5] = [
+        const ENDINGS: [(&str, ProgramKind); 6] = [
             ("_kprobe", ProgramKind::Kprobe),
             ("_kretprobe", ProgramKind::Kretprobe),
             ("_fentry", ProgramKind::Fentry),
             ("_fexit", ProgramKind::Fexit),
             ("_tp_btf", ProgramKind::TpBtf),
+            ("_uprobe", ProgramKind::Uprobe),
         ];
         let ending = ENDINGS.iter().find(|(ending, _)| self.program.ends_with(ending));
         ending.map_or(ProgramKind::Syscall, |(_, kind)| *kind)

@@ -3,10 +3,12 @@ pub mod attach;
 pub mod btf;
 pub mod capability;
 pub mod catalog;
+pub mod clocks;
 pub mod costs;
 pub mod counters;
 #[cfg(feature = "probe-log")]
 pub mod log;
+mod mapped;
 pub mod maps;
 pub mod offsets;
 pub mod pod;
@@ -19,6 +21,7 @@ use aya::EbpfLoader;
 use attach::Attachment;
 use attach::Rehearsal;
 use catalog::Variant;
+use clocks::Clocks;
 use costs::Costs;
 use counters::Counters;
 use maps::Maps;
@@ -115,9 +118,14 @@ pub enum KernelError {
     /// How many processors there can be could not be read.
     #[error("cannot count processors: {0}: mount /sys into the container")]
     Processors(String),
-    /// The counters could not be mapped.
-    #[error("cannot map the probes' counters: {0}: this kernel is older than 5.5")]
-    Counters(std::io::Error),
+    /// An array could not be mapped.
+    #[error("cannot map {name} of the probes: {source}: this kernel is older than 5.5")]
+    Mapping {
+        /// The array.
+        name: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// Programs are not accounted.
     #[error("the kernel does not account what probes cost: {0}: add the capability CAP_SYS_ADMIN")]
     Accounting(std::io::Error),
@@ -145,6 +153,8 @@ pub struct Probes {
     pub maps: Maps,
     /// What the probes lost.
     pub counters: Counters,
+    /// The clocks of interpreters.
+    pub clocks: Clocks,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
     #[cfg(feature = "probe-log")]
@@ -160,6 +170,7 @@ impl Probes {
         let ring = Ring::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         let counters = Counters::take(&mut ebpf, processors()?)?;
+        let clocks = Clocks::take(&mut ebpf)?;
         let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
         drop(btf);
         return_memory();
@@ -176,6 +187,7 @@ impl Probes {
             ring,
             maps,
             counters,
+            clocks,
             attachments,
             #[cfg(feature = "probe-log")]
             log: log::ProbeLog::take(&mut ebpf),

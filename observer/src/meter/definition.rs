@@ -84,6 +84,18 @@ pub const DEFINITIONS: &[Definition] = &[
         "Time in the collector, in milliseconds, where it is known.",
     ),
     counter(
+        "instance_gunicorn_gc_pause",
+        "gunicorn_gc_pause_seconds_total",
+        0.001,
+        "Time in the collector by generation, in milliseconds, where it is known.",
+    ),
+    gauge(
+        "instance_gunicorn_gc_pause_max",
+        "gunicorn_gc_pause_max_seconds",
+        0.001,
+        "The longest run of the collector since the last report by generation, in milliseconds.",
+    ),
+    counter(
         "instance_gunicorn_gc_collections",
         "gunicorn_gc_collections_total",
         1.0,
@@ -106,6 +118,18 @@ pub const DEFINITIONS: &[Definition] = &[
         "gunicorn_gil_held_ratio",
         0.01,
         "Whether a thread held the interpreter's lock when it was looked at, in percent: all or nothing, to be averaged over time.",
+    ),
+    gauge(
+        "instance_gunicorn_gil_held_by_main",
+        "gunicorn_gil_held_by_main_ratio",
+        0.01,
+        "Whether the main thread was the one that held the interpreter's lock, in percent: all or nothing, to be averaged over time.",
+    ),
+    counter(
+        "instance_gunicorn_gil_wait",
+        "gunicorn_gil_wait_seconds_total",
+        0.001,
+        "Time that the threads of the process waited for the interpreter's lock, together, in milliseconds.",
     ),
     gauge(
         "instance_gunicorn_heartbeat_age",

@@ -58,8 +58,19 @@ pub struct PythonSample {
     pub threads: u64,
     /// Whether a thread holds the interpreter's lock.
     pub gil_locked: bool,
-    /// Time in the collector since the process started, in nanoseconds, where the interpreter keeps it (from 3.15).
-    pub gc_ns: Option<u64>,
+    /// Whether that is the main thread.
+    #[serde(default)]
+    pub gil_main: bool,
+    /// Time in the collector by generation, in nanoseconds: since the process started where the interpreter keeps it (from
+    /// 3.15), else since it is timed.
+    #[serde(default)]
+    pub gc_paused_ns: Option<[u64; 3]>,
+    /// The longest run of each generation since the last sample, where it is timed.
+    #[serde(default)]
+    pub gc_longest_ns: Option<[u64; 3]>,
+    /// Time that threads waited for the lock since they are timed, together, in nanoseconds.
+    #[serde(default)]
+    pub gil_waited_ns: Option<u64>,
 }
 
 /// What the collector did with one generation since the process started (`gc.get_stats()`).

@@ -1,6 +1,7 @@
 //! Processor time, memory, threads and what the interpreter says, for the meters.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use procfs::Current as _;
 use procfs::CurrentSI as _;
@@ -20,7 +21,10 @@ use crate::meter::sample::HostSample;
 use crate::meter::sample::ProcessSample;
 use crate::meter::sample::PythonSample;
 use crate::meter::sample::Samples;
+use crate::python::collector::Passage;
+use crate::python::image::FileKey;
 use crate::python::image::Images;
+use crate::python::runtime::Anchors;
 use crate::python::runtime::Cause;
 use crate::python::runtime::Counters;
 use crate::python::runtime::Numbers;
@@ -39,7 +43,7 @@ pub struct Sampler {
 /// What is known of the interpreter of a process.
 #[derive(Debug)]
 enum Interpreter {
-    Readable(Runtime),
+    Readable(Box<Runtime>),
     /// There is none, or it is of a build that is not known.
     None,
 }
@@ -63,6 +67,26 @@ impl Sampler {
             host: host(),
             processes: processes.iter().filter_map(|key| self.process(*key)).collect(),
             queues: Queues::default(),
+        }
+    }
+
+    /// What the probes need to know of an interpreter that was read.
+    pub fn anchors(&self, key: ProcessKey) -> Option<Anchors> {
+        self.runtime(key)?.anchors()
+    }
+
+    /// Where the collector of an interpreter that was read passes, if that is certain, with its file and a path that opens
+    /// that.
+    pub fn passage(&mut self, key: ProcessKey) -> Option<(FileKey, PathBuf, Option<Passage>)> {
+        let placed = self.runtime(key)?.placed().clone();
+        let passage = self.images.passage(&placed);
+        Some((placed.file, placed.path, passage))
+    }
+
+    fn runtime(&self, key: ProcessKey) -> Option<&Runtime> {
+        match self.interpreters.get(&key)? {
+            Interpreter::Readable(runtime) => Some(runtime),
+            Interpreter::None => None,
         }
     }
 
@@ -96,7 +120,7 @@ impl Sampler {
 
 fn find(pid: u32, images: &mut Images, said: &mut BTreeSet<(String, Cause)>) -> Interpreter {
     match Runtime::find(pid, images) {
-        Some(Ok(runtime)) => Interpreter::Readable(runtime),
+        Some(Ok(runtime)) => Interpreter::Readable(Box::new(runtime)),
         Some(Err(Unreadable { version, why })) => {
             if said.insert((version.clone(), why)) {
                 let why = why.as_str();
@@ -109,13 +133,20 @@ fn find(pid: u32, images: &mut Images, said: &mut BTreeSet<(String, Cause)>) -> 
 }
 
 fn sample(numbers: Numbers) -> PythonSample {
-    let Numbers { generations, threads, gil_locked, gc_ns } = numbers;
+    let Numbers { generations, threads, gil_locked, gil_main, gc_ns } = numbers;
     let generation = |[collections, collected, uncollectable]: Counters| Generation {
         collections,
         collected,
         uncollectable,
     };
-    PythonSample { generations: generations.map(generation), threads, gil_locked, gc_ns }
+    PythonSample {
+        generations: generations.map(generation),
+        threads,
+        gil_locked,
+        gil_main,
+        gc_paused_ns: gc_ns,
+        ..PythonSample::default()
+    }
 }
 
 fn host() -> HostSample {

@@ -13,6 +13,8 @@ use object::read::ReadCache;
 use procfs::process::MMapPath;
 use procfs::process::Process;
 
+use super::collector;
+use super::collector::Passage;
 use super::memory::Memory;
 
 /// The exported constant that holds the version from CPython 3.11 on
@@ -24,6 +26,11 @@ const RUNTIME: &str = "_PyRuntime";
 const SEARCHED: u64 = 4 << 20;
 /// How many files are remembered.
 const FILES: usize = 1_024;
+/// How the name of musl's loader begins, which is its library, too.
+const MUSL: &str = "ld-musl";
+
+/// Device and inode.
+pub type FileKey = (u64, u64);
 
 /// What an interpreter's file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +55,16 @@ struct Mapped {
 }
 
 /// An interpreter in the memory of a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Placed {
     /// Its file.
     pub image: Image,
+    /// Which file that is.
+    pub file: FileKey,
+    /// A path that opens it as long as the process lives.
+    pub path: PathBuf,
+    /// Whether its C library is musl.
+    pub musl: bool,
     /// What was added to its linked addresses.
     bias: u64,
 }
@@ -61,7 +74,7 @@ impl Placed {
     #[cfg(test)]
     pub(super) fn made_up(minor: u8, runtime: u64) -> Placed {
         let image = Image { minor, micro: None, runtime, first: 0, last: (0, 0) };
-        Placed { image, bias: 0 }
+        Placed { image, file: (0, 0), path: PathBuf::new(), musl: false, bias: 0 }
     }
 
     /// Address of the runtime.
@@ -100,41 +113,65 @@ fn text_micro(bytes: &[u8], minor: u8) -> Option<u8> {
 
 /// Files that were looked at, by device and inode; nothing for those that are no interpreter.
 #[derive(Debug, Default)]
-pub struct Images(BTreeMap<(u64, u64), Option<Image>>);
+pub struct Images {
+    known: BTreeMap<FileKey, Option<Image>>,
+    /// Found by searching all instructions, so only for those who ask.
+    passages: BTreeMap<FileKey, Option<Passage>>,
+}
 
 impl Images {
     /// The interpreter of a process.
     pub fn find(&mut self, process: &Process) -> Option<Placed> {
-        mapped(process).into_iter().find_map(|file| {
-            let image = self.image(&file)?;
-            Some(Placed { image, bias: file.begin.wrapping_sub(image.first) })
+        let (files, musl) = mapped(process);
+        files.into_iter().find_map(|mapped| {
+            let meta = std::fs::metadata(&mapped.path).ok()?;
+            let file = (meta.dev(), meta.ino());
+            let image = self.image(file, &mapped)?;
+            Some(Placed {
+                image,
+                file,
+                musl,
+                bias: mapped.begin.wrapping_sub(image.first),
+                path: mapped.path,
+            })
         })
     }
 
-    fn image(&mut self, file: &Mapped) -> Option<Image> {
-        let meta = std::fs::metadata(&file.path).ok()?;
-        let key = (meta.dev(), meta.ino());
-        if let Some(known) = self.0.get(&key) {
+    fn image(&mut self, key: FileKey, file: &Mapped) -> Option<Image> {
+        if let Some(known) = self.known.get(&key) {
             return *known;
         }
-        if self.0.len() >= FILES {
-            self.0.clear(); // an inode may be another file's by then, too
+        if self.known.len() >= FILES {
+            *self = Images::default(); // an inode may be another file's by then, too
         }
         let image = read(file);
-        self.0.insert(key, image);
+        self.known.insert(key, image);
         image
+    }
+
+    /// Where an interpreter's collector passes, if that is certain, with addresses as they are in the process.
+    pub fn passage(&mut self, placed: &Placed) -> Option<Passage> {
+        let found = self.passages.entry(placed.file).or_insert_with(|| {
+            let cache = ReadCache::new(File::open(&placed.path).ok()?);
+            collector::passage(&object::File::parse(&cache).ok()?)
+        });
+        let Passage { offset, begins, ends } = (*found)?;
+        let place = |linked: u64| if linked == 0 { 0 } else { linked.wrapping_add(placed.bias) };
+        Some(Passage { offset, begins: begins.map(place), ends: ends.map(place) })
     }
 }
 
-/// The executable and every mapped libpython.
-fn mapped(process: &Process) -> Vec<Mapped> {
+/// The executable and every mapped libpython, and whether the C library is musl.
+fn mapped(process: &Process) -> (Vec<Mapped>, bool) {
     let root = PathBuf::from(format!("/proc/{}", process.pid()));
     let exe = process.exe().unwrap_or_default();
     let mut files: Vec<Mapped> = Vec::new();
+    let mut musl = false;
     for map in process.maps().into_iter().flatten().filter(|map| map.offset == 0) {
         let MMapPath::Path(path) = map.pathname else { continue };
         let (begin, end) = map.address;
         let name = file_name(&path);
+        musl |= name.starts_with(MUSL);
         let is_exe = path == exe;
         let is_known = files.iter().any(|known| known.name == name);
         if !is_known && (is_exe || name.starts_with("libpython")) {
@@ -142,7 +179,7 @@ fn mapped(process: &Process) -> Vec<Mapped> {
             files.push(Mapped { name, path: root.join(place), begin });
         }
     }
-    files
+    (files, musl)
 }
 
 fn file_name(path: &Path) -> String {

@@ -1,4 +1,5 @@
 //! CPython from outside.
+pub mod collector;
 pub mod image;
 mod layout;
 mod memory;

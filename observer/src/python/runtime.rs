@@ -13,8 +13,9 @@ use super::memory::Memory;
 const THREADS: u64 = 4_096;
 /// More than any counter can have reached.
 const COUNTER_END: u64 = 1 << 48;
-/// More than the interpreter lock's structure has, in bytes (`struct _gil_runtime_state`).
-const GIL_BYTES: u64 = 256;
+/// In the structure of the lock, what a thread that waits for it sleeps on: a condition variable and its mutex, of glibc
+/// (`struct _gil_runtime_state`, `Include/internal/pycore_gil.h`).
+const GIL_WAITERS: u64 = 32;
 /// Runs that the rings of 3.15 keep: of the youngest generation and of each of the others
 /// (`Include/internal/pycore_interp_structs.h`).
 const RINGS: [usize; 3] = [11, 3, 3];
@@ -42,8 +43,10 @@ pub struct Numbers {
     pub threads: u64,
     /// Whether a thread holds the lock.
     pub gil_locked: bool,
-    /// Time in the collector, in nanoseconds, where the interpreter keeps it.
-    pub gc_ns: Option<u64>,
+    /// Whether that is the main thread.
+    pub gil_main: bool,
+    /// Time in the collector by generation, in nanoseconds, where the interpreter keeps it.
+    pub gc_ns: Option<[u64; 3]>,
 }
 
 /// An interpreter whose numbers can be read.
@@ -51,8 +54,17 @@ pub struct Numbers {
 pub struct Runtime {
     memory: Memory,
     layout: Layout,
-    runtime: u64,
+    placed: Placed,
     last: Numbers,
+}
+
+/// What the probes need to know of an interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchors {
+    /// Address of the collector's counters; nothing where it keeps its time itself.
+    pub counters: Option<u64>,
+    /// Address of what waiting threads sleep on; nothing where that is elsewhere.
+    pub waiters: Option<u64>,
 }
 
 /// An interpreter whose numbers cannot be read.
@@ -96,11 +108,12 @@ impl Runtime {
     pub fn find(pid: u32, images: &mut Images) -> Option<Result<Runtime, Unreadable>> {
         let process = Process::new(i32::try_from(pid).ok()?).ok()?;
         let placed = images.find(&process)?;
-        let found = Runtime::at(placed, Memory::open(pid));
+        let found = Runtime::at(placed.clone(), Memory::open(pid));
         if found.is_err() {
             images.find(&process)?; // it may have ended meanwhile
         }
-        Some(found.map_err(|why| Unreadable { version: placed.version(Memory::open(pid).as_ref()), why }))
+        let version = || placed.version(Memory::open(pid).as_ref());
+        Some(found.map_err(|why| Unreadable { version: version(), why }))
     }
 
     fn at(placed: Placed, memory: Option<Memory>) -> Result<Runtime, Cause> {
@@ -109,7 +122,7 @@ impl Runtime {
         let known = Layout::known(minor);
         let table = || Layout::table(minor, &memory.words(runtime)?);
         let layout = known.or_else(table).ok_or(Cause::Build)?;
-        let mut found = Runtime { memory, layout, runtime, last: Numbers::default() };
+        let mut found = Runtime { memory, layout, placed, last: Numbers::default() };
         let is_there = known.is_none() || found.has_collector().is_some();
         found.read().filter(|_| is_there).ok_or(Cause::Numbers)?;
         Ok(found)
@@ -118,7 +131,7 @@ impl Runtime {
     /// Of a release without a table it has to be shown that its collector is where the layout says: the pointer to the
     /// youngest generation points at its own surroundings.
     fn has_collector(&self) -> Option<()> {
-        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
+        let interpreter = self.memory.word(self.placed.runtime().wrapping_add(self.layout.main))?;
         let (Stats::Runtime(_) | Stats::Interpreter(_)) = self.layout.stats else { return None };
         let [down, further] = YOUNGEST;
         let pointer = self.stats(interpreter)?.wrapping_sub(down);
@@ -133,57 +146,71 @@ impl Runtime {
     }
 
     fn numbers(&self) -> Option<Numbers> {
-        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
+        let interpreter = self.memory.word(self.placed.runtime().wrapping_add(self.layout.main))?;
         let (generations, gc_ns) = self.collector(interpreter)?;
-        let threads = self.threads(interpreter)?;
-        let [interval, _holder, locked] = self.memory.words(self.gil(interpreter)?)?;
+        let (threads, main) = self.threads(interpreter)?;
+        let [interval, holder, locked] = self.memory.words(self.gil(interpreter)?)?;
         // An `int`: the upper half is padding.
         let gil_locked = match locked & 0xffff_ffff {
             0 => false,
             1 => true,
             _ => return None,
         };
-        let numbers = Numbers { generations, threads, gil_locked, gc_ns };
+        let gil_main = gil_locked && holder == main;
+        let numbers = Numbers { generations, threads, gil_locked, gil_main, gc_ns };
         let mut pairs = self.last.generations.as_flattened().iter().zip(generations.as_flattened());
-        let is_later = pairs.all(|(then, now)| then <= now) && self.last.gc_ns <= gc_ns;
+        let times = self.last.gc_ns.unwrap_or_default().into_iter().zip(gc_ns.unwrap_or_default());
+        let is_later =
+            pairs.all(|(then, now)| then <= now) && times.into_iter().all(|(then, now)| then <= now);
         (is_later && (1..INTERVAL_END).contains(&interval)).then_some(numbers)
     }
 
-    /// Address and length in bytes of the structure of the interpreter lock: who waits for the lock sleeps in there.
-    pub fn gil_range(&self) -> Option<(u64, u64)> {
-        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
-        Some((self.gil(interpreter)?, GIL_BYTES))
+    /// Nothing when the interpreter's memory is gone. musl's condition variables sleep on their callers' stacks.
+    pub fn anchors(&self) -> Option<Anchors> {
+        let interpreter = self.memory.word(self.placed.runtime().wrapping_add(self.layout.main))?;
+        let keeps_time = matches!(self.layout.stats, Stats::Rings(_));
+        let gil = self.gil(interpreter)?;
+        Some(Anchors {
+            counters: self.stats(interpreter).filter(|_| !keeps_time),
+            waiters: (!self.placed.musl).then(|| gil.wrapping_add(GIL_WAITERS)),
+        })
+    }
+
+    /// Where it was found.
+    pub fn placed(&self) -> &Placed {
+        &self.placed
     }
 
     fn gil(&self, interpreter: u64) -> Option<u64> {
         match self.layout.gil {
-            Gil::Runtime(offset) => Some(self.runtime.wrapping_add(offset)),
+            Gil::Runtime(offset) => Some(self.placed.runtime().wrapping_add(offset)),
             Gil::Pointer(offset) => self.memory.word(interpreter.wrapping_add(offset)),
         }
     }
 
     fn stats(&self, interpreter: u64) -> Option<u64> {
         match self.layout.stats {
-            Stats::Runtime(offset) => Some(self.runtime.wrapping_add(offset)),
+            Stats::Runtime(offset) => Some(self.placed.runtime().wrapping_add(offset)),
             Stats::Interpreter(offset) => Some(interpreter.wrapping_add(offset)),
             Stats::Rings(offset) => self.memory.word(interpreter.wrapping_add(offset)),
         }
     }
 
-    fn threads(&self, interpreter: u64) -> Option<u64> {
+    /// How many there are, and the main one: it was the first, and new ones come before others.
+    fn threads(&self, interpreter: u64) -> Option<(u64, u64)> {
         let mut thread = self.memory.word(interpreter.wrapping_add(self.layout.threads))?;
-        let mut count = 0;
+        let (mut count, mut last) = (0, 0);
         while thread != 0 {
             let [next, its] = self.memory.words(thread.wrapping_add(self.layout.next))?;
             if its != interpreter || count >= THREADS {
                 return None;
             }
-            (thread, count) = (next, count + 1);
+            (last, thread, count) = (thread, next, count + 1);
         }
-        (count > 0).then_some(count)
+        (count > 0).then_some((count, last))
     }
 
-    fn collector(&self, interpreter: u64) -> Option<([Counters; 3], Option<u64>)> {
+    fn collector(&self, interpreter: u64) -> Option<([Counters; 3], Option<[u64; 3]>)> {
         let at = self.stats(interpreter)?;
         if let Stats::Rings(_) = self.layout.stats {
             let words = self.memory.words::<RINGS_WORDS>(at)?;
@@ -197,23 +224,23 @@ impl Runtime {
 }
 
 /// The last run of each generation in the rings of 3.15; each run has the sums so far.
-fn rings(words: &[u64]) -> Option<([Counters; 3], Option<u64>)> {
-    let mut generations = [[0; 3]; 3];
-    let (mut rest, mut seconds) = (words, 0.0);
-    for (generation, runs) in generations.iter_mut().zip(RINGS) {
+fn rings(words: &[u64]) -> Option<([Counters; 3], Option<[u64; 3]>)> {
+    let (mut generations, mut gc_ns) = ([[0; 3]; 3], [0; 3]);
+    let mut rest = words;
+    for ((generation, time), runs) in generations.iter_mut().zip(&mut gc_ns).zip(RINGS) {
         let (ring, after) = rest.split_at_checked(runs * RUN)?;
         let (index, after) = after.split_first()?;
         let index = usize::try_from(index & 0xff).ok().filter(|index| *index < runs)?;
         let run = ring.get(index * RUN..)?;
         let [_, _, counters @ .., _, duration, _] = *run.first_chunk::<RUN>()?;
-        *generation = counters;
-        seconds += f64::from_bits(duration);
+        let ns = f64::from_bits(duration) * 1e9;
+        let is_time = (0.0..TIME_END).contains(&ns); // and a number
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+        let ns = is_time.then_some(ns as u64)?;
+        (*generation, *time) = (counters, ns);
         rest = after;
     }
-    let ns = seconds * 1e9;
-    let is_time = (0.0..TIME_END).contains(&ns); // and a number
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
-    (is_time && are_counters(&generations)).then_some((generations, Some(ns as u64)))
+    are_counters(&generations).then_some((generations, Some(gc_ns)))
 }
 
 fn are_counters(generations: &[Counters; 3]) -> bool {
@@ -235,7 +262,10 @@ mod tests {
         words[old + 2..old + 5].copy_from_slice(&[3, 4, 5]);
         words[old + 6] = 0.25f64.to_bits();
         let (generations, gc_ns) = rings(&words).unwrap();
-        assert_eq!((generations, gc_ns), ([[30, 31, 32], [3, 4, 5], [0; 3]], Some(750_000_000)));
+        assert_eq!(
+            (generations, gc_ns),
+            ([[30, 31, 32], [3, 4, 5], [0; 3]], Some([500_000_000, 250_000_000, 0]))
+        );
         words[11 * RUN] = 11;
         assert_eq!(rings(&words), None);
         words[11 * RUN] = 10;
