@@ -140,6 +140,11 @@ fn programs(text: &mut Text, costs: &[Cost]) {
     for cost in costs {
         family.sample(labels(cost), cost.run_ns as f64 / 1e9);
     }
+    let help = "Runs of a BPF program that the kernel passed over, because its processor was busy with another or in a bpf() call.";
+    let mut family = text.family("sw_observe_program_misses_total", Kind::Counter, help);
+    for (cost, misses) in costs.iter().filter_map(|cost| Some((cost, cost.misses?))) {
+        family.sample(labels(cost), misses as f64);
+    }
 }
 
 fn process(text: &mut Text, own: Own) {
@@ -229,7 +234,7 @@ mod tests {
     #[test]
     fn what_does_not_change_is_a_label() {
         let about = About { ring_bytes: 4096, probes: vec![("fork", "kprobe"), ("accept", "none")] };
-        let costs = [Cost { probe: "fork", program: "fork_kprobe", runs: 2, run_ns: 1_500 }];
+        let costs = [Cost { probe: "fork", program: "fork_kprobe", runs: 2, run_ns: 1_500, misses: Some(3) }];
         let own = Own { cpu_s: 0.25, resident_bytes: 9, started_s: 1e9 };
         let page = page(&about, &Board::default(), Some(&costs), Some(own));
         let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
@@ -240,6 +245,7 @@ mod tests {
             "sw_observe_ring_bytes 4096",
             "sw_observe_program_runs_total{probe=\"fork\",program=\"fork_kprobe\"} 2",
             "sw_observe_program_run_seconds_total{probe=\"fork\",program=\"fork_kprobe\"} 0.0000015",
+            "sw_observe_program_misses_total{probe=\"fork\",program=\"fork_kprobe\"} 3",
             "process_cpu_seconds_total 0.25",
             "process_resident_memory_bytes 9",
             "process_start_time_seconds 1000000000",

@@ -26,6 +26,9 @@ pub struct Cost {
     pub runs: u64,
     /// Time that it ran for, in nanoseconds.
     pub run_ns: u64,
+    /// How often the kernel passed it over, because it was in a `bpf()` call or in another program on that processor; from
+    /// 5.12.
+    pub misses: Option<u64>,
 }
 
 /// The attached programs, accounted as long as this lives. It keeps them loaded, not attached.
@@ -55,20 +58,20 @@ impl Costs {
     pub fn read(&self) -> Vec<Cost> {
         let read = |(probe, program, fd): &(&'static str, &'static str, ProgramFd)| {
             let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-            let (runs, run_ns) = counts(&fs::read_to_string(path).ok()?)?;
-            Some(Cost { probe, program, runs, run_ns })
+            let (runs, run_ns, misses) = counts(&fs::read_to_string(path).ok()?)?;
+            Some(Cost { probe, program, runs, run_ns, misses })
         };
         self.programs.iter().filter_map(read).collect()
     }
 }
 
-/// Runs and nanoseconds in what the kernel says of a program's descriptor (`bpf_prog_show_fdinfo`).
-fn counts(text: &str) -> Option<(u64, u64)> {
+/// Runs, nanoseconds and misses in what the kernel says of a program's descriptor (`bpf_prog_show_fdinfo`).
+fn counts(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().parse().ok()
     };
-    Some((value("run_cnt")?, value("run_time_ns")?))
+    Some((value("run_cnt")?, value("run_time_ns")?, value("recursion_misses")))
 }
 
 #[cfg(test)]
@@ -77,8 +80,9 @@ mod tests {
 
     #[test]
     fn counts_are_found_among_what_else_the_kernel_says() {
-        let text = "pos:\t0\nflags:\t02000002\nprog_type:\t26\nrun_time_ns:\t1234\nrun_cnt:\t5\nrecursion_misses:\t0\n";
-        assert_eq!(counts(text), Some((5, 1234)));
+        let text = "pos:\t0\nflags:\t02000002\nprog_type:\t26\nrun_time_ns:\t1234\nrun_cnt:\t5\nrecursion_misses:\t2\n";
+        assert_eq!(counts(text), Some((5, 1234, Some(2))));
+        assert_eq!(counts("run_time_ns:\t1\nrun_cnt:\t2\n"), Some((2, 1, None)));
         assert_eq!(counts("prog_type:\t26\n"), None);
     }
 }
