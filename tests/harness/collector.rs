@@ -136,6 +136,11 @@ impl Collector {
         lock(&self.book).received.clone()
     }
 
+    /// What `of` says of what was received so far.
+    pub fn look<T>(&self, of: impl FnOnce(&Received) -> T) -> T {
+        of(&lock(&self.book).received)
+    }
+
     /// Forgets what was received.
     pub fn forget(&self) {
         lock(&self.book).received = Received::default();
