@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer_ebpf::key::watch;
+use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -102,11 +103,12 @@ impl AppError {
     }
 }
 
-/// Watches and reports until TERM or INT; `tape` also records every input.
-pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
+/// Watches and reports until TERM or INT; `tape` also records every input. What waits for others than the kernel, such as
+/// OAP, does so on the threads of `reports`.
+pub async fn run(config: Config, tape: Option<&Path>, reports: &Handle) -> Result<(), AppError> {
     let (mut terminate, mut interrupt) = signals()?;
-    tokio::spawn(stop_in_time(signals()?));
-    let mut observer = Observer::start(config, tape)?;
+    reports.spawn(stop_in_time(signals()?));
+    let mut observer = Observer::start(config, tape, reports)?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut more = false;
@@ -171,10 +173,13 @@ struct Observer {
 }
 
 impl Observer {
-    fn start(config: Config, tape: Option<&Path>) -> Result<Observer, AppError> {
+    fn start(config: Config, tape: Option<&Path>, reports: &Handle) -> Result<Observer, AppError> {
         // First what can be wrong without the kernel's help.
-        let listener = config.metrics_listen.map(Listener::bind).transpose()?;
-        let mut sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
+        let (listener, mut sinks) = {
+            let _tasks_are_there = reports.enter();
+            let listener = config.metrics_listen.map(Listener::bind).transpose()?;
+            (listener, Sinks::start(&config, Arc::new(SharedDrops::default()))?)
+        };
         tracing::info!("loading probes");
         let probes = Probes::start(config.kernel)?;
         for attachment in &probes.attachments {
@@ -207,6 +212,7 @@ impl Observer {
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let pipeline = Pipeline::new(&origin);
         if let Some(listener) = listener {
+            let _tasks_are_there = reports.enter();
             sinks.expose(listener, config.kernel.ring_bytes, &probes);
         }
         let mut observer = Observer {
