@@ -39,6 +39,7 @@ use crate::process::programs::Programs;
 use crate::process::queues;
 use crate::process::sample::Sampler;
 use crate::process::scan;
+use crate::python::image::Images;
 use crate::report::grpc::SettingsError;
 use crate::stats::SharedDrops;
 pub use check::check;
@@ -153,8 +154,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Looks for processes that were there before the probes.
-fn found(programs: &Programs) -> Input {
-    let holders = scan::holders(programs);
+fn found(programs: &Programs, images: &mut Images) -> Input {
+    let holders = scan::holders(programs, images);
     Input::Found { at: clock::kernel_now(), holders }
 }
 
@@ -164,6 +165,7 @@ struct Observer {
     sinks: Sinks,
     tape: Option<Recording<BufWriter<File>>>,
     programs: Programs,
+    images: Images,
     queues: queues::Reader,
     sampler: Sampler,
     outputs: Vec<Output>,
@@ -221,6 +223,7 @@ impl Observer {
             sinks,
             tape,
             programs: Programs::default(),
+            images: Images::default(),
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
             outputs: Vec::new(),
@@ -228,7 +231,7 @@ impl Observer {
             records: 0,
         };
         // After attaching, so that no fork falls between the two.
-        let found = found(&Programs::default());
+        let found = found(&Programs::default(), &mut observer.images);
         observer.sinks.ready(&observer.probes.attachments);
         while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
@@ -293,12 +296,13 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let facts = facts::read(pid, self.programs.find(pid)).map(Box::new);
+                    let facts = facts::read(pid, self.programs.find(pid), &mut self.images);
+                    let facts = facts.map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
                 Output::AskHolders => {
-                    let found = found(&self.programs);
+                    let found = found(&self.programs, &mut self.images);
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {
