@@ -130,11 +130,11 @@ async fn segments_and_meters_arrive_as_they_were() {
     };
     assert_eq!(received.segments().next(), Some(&expected));
 
-    assert_eq!(received.meter_streams.len(), 2, "one stream per instance");
-    for (stream, instance, at) in [(0, &one, 5000), (1, &two, 6000)] {
-        let stream = &received.meter_streams[stream];
-        assert_eq!(stream.len(), sample::meters(instance, at).meters.len());
-        for (data, meter) in stream.iter().zip(sample::meters(instance, at).meters) {
+    let meters: Vec<_> = received.meters().collect();
+    assert_eq!(meters.len(), 2, "one message per instance");
+    for (message, instance, at) in [(meters[0], &one, 5000), (meters[1], &two, 6000)] {
+        assert_eq!(message.len(), sample::meters(instance, at).meters.len());
+        for (data, meter) in message.iter().zip(sample::meters(instance, at).meters) {
             let value =
                 v3::MeterSingleValue { name: meter.name.to_owned(), labels: vec![], value: meter.value };
             assert_eq!(data.metric, Some(v3::meter_data::Metric::SingleValue(value)));
@@ -176,9 +176,7 @@ async fn after_a_restart_of_the_collector_everybody_registers_again_and_nothing_
     collector.forget();
     collector.restart();
     let received = collector
-        .wait("the rest", SOON, |received| {
-            received.segments().count() == 3 && received.meter_streams.len() == 1
-        })
+        .wait("the rest", SOON, |received| received.segments().count() == 3 && received.meters().count() == 1)
         .await;
     assert_eq!((received.properties.len(), received.pings.len()), (2, 2));
     let ids: Vec<_> = received.segments().map(|segment| segment.trace_segment_id.as_str()).collect();
@@ -230,7 +228,7 @@ async fn an_overloaded_collector_gets_time() {
     let calls = collector.received().calls.len();
     assert!((2..=12).contains(&calls), "{calls} calls in half a second");
     collector.behave(Manners::default());
-    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    collector.wait("meters", SOON, |received| received.meters().count() == 1).await;
     assert_eq!(oap.stop(SOON).await, 0);
     assert_eq!(drops.snapshot().named().count(), 0);
 }
@@ -247,7 +245,7 @@ async fn what_the_collector_does_not_want_is_counted_and_does_not_stop_the_rest(
     assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
     collector.behave(Manners::default());
     oap.send(Report::Meters(sample::meters(&worker, 6000)));
-    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    collector.wait("meters", SOON, |received| received.meters().count() == 1).await;
     oap.stop(SOON).await;
 }
 
@@ -307,7 +305,7 @@ async fn a_silent_collector_is_left_and_a_batch_is_not_sent_twice() {
     assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
     collector.behave(Manners::default());
     oap.send(Report::Meters(sample::meters(&worker, 6000)));
-    collector.wait("meters", SOON, |received| received.meter_streams.len() == 1).await;
+    collector.wait("meters", SOON, |received| received.meters().count() == 1).await;
     assert_eq!(oap.stop(SOON).await, 0);
 }
 

@@ -13,22 +13,26 @@ use observer::cli::RunArgs;
 use observer::config::Config;
 use observer::logging;
 use observer::report::print::Format;
+use tokio::runtime::Builder;
+use tokio::runtime::Handle;
 
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime {
-        Ok(runtime) => {
-            let code = runtime.block_on(execute());
-            runtime.shutdown_background(); // does not wait for a name server that does not answer
+    // This thread waits for the ring and the clock itself: to be woken by another one, twenty times a second, costs twice.
+    let own = Builder::new_current_thread().enable_all().build();
+    let reports = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    match own.and_then(|own| Ok((own, reports?))) {
+        Ok((own, reports)) => {
+            let code = own.block_on(execute(reports.handle()));
+            reports.shutdown_background(); // does not wait for a name server that does not answer
             code
         }
         Err(error) => fail(71, &format_args!("cannot start threads: {error}: raise the limit of processes")),
     }
 }
 
-async fn execute() -> ExitCode {
+async fn execute(reports: &Handle) -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
@@ -41,9 +45,9 @@ async fn execute() -> ExitCode {
     };
     let colour = std::io::stdout().is_terminal();
     let done = match cli.command {
-        None => return run(cli.run, None).await,
-        Some(Command::Run(args)) => return run(*args, None).await,
-        Some(Command::Record { file, run: args }) => return run(*args, Some(file)).await,
+        None => return run(cli.run, None, reports).await,
+        Some(Command::Run(args)) => return run(*args, None, reports).await,
+        Some(Command::Record { file, run: args }) => return run(*args, Some(file), reports).await,
         Some(Command::Check) => app::check(std::io::stdout().lock()),
         Some(Command::Replay { file, print }) => {
             let format = match print {
@@ -56,7 +60,7 @@ async fn execute() -> ExitCode {
     exit(done)
 }
 
-async fn run(args: RunArgs, tape: Option<std::path::PathBuf>) -> ExitCode {
+async fn run(args: RunArgs, tape: Option<std::path::PathBuf>, reports: &Handle) -> ExitCode {
     let dry_run = args.dry_run;
     let config = match Config::new(args.into(), std::io::stdout().is_terminal()) {
         Ok(config) => config,
@@ -66,7 +70,7 @@ async fn run(args: RunArgs, tape: Option<std::path::PathBuf>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::start(config.log_level);
-    exit(app::run(config, tape.as_deref()).await)
+    exit(app::run(config, tape.as_deref(), reports).await)
 }
 
 fn exit(done: Result<(), AppError>) -> ExitCode {

@@ -15,6 +15,7 @@ use proto::v3::Event;
 use proto::v3::InstancePingPkg;
 use proto::v3::InstanceProperties;
 use proto::v3::MeterData;
+use proto::v3::MeterDataCollection;
 use proto::v3::SegmentObject;
 use proto::v3::event_service_server::EventService;
 use proto::v3::event_service_server::EventServiceServer;
@@ -45,8 +46,8 @@ pub struct Received {
     pub pings: Vec<InstancePingPkg>,
     /// Each closed stream of `TraceSegmentReportService.collect`.
     pub segment_streams: Vec<Vec<SegmentObject>>,
-    /// Each closed stream of `MeterReportService.collect`.
-    pub meter_streams: Vec<Vec<MeterData>>,
+    /// Each closed stream of `MeterReportService.collectBatch`.
+    pub meter_streams: Vec<Vec<MeterDataCollection>>,
     /// Each closed stream of `EventService.collect`; of one that was ended by a rejection, what came before.
     pub event_streams: Vec<Vec<Event>>,
     /// Names of the calls, in order, refused ones too.
@@ -57,6 +58,11 @@ impl Received {
     /// All segments, whatever their stream.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentObject> {
         self.segment_streams.iter().flatten()
+    }
+
+    /// The meters of each instance and time, whatever their stream.
+    pub fn meters(&self) -> impl Iterator<Item = &[MeterData]> {
+        self.meter_streams.iter().flatten().map(|collection| collection.meter_data.as_slice())
     }
 
     /// All events, whatever their stream.
@@ -70,12 +76,12 @@ impl Received {
             return format!("{self:#?}");
         }
         format!(
-            "{} properties, {} pings, {} segments in {} streams, {} meter streams, {} events, {} calls",
+            "{} properties, {} pings, {} segments in {} streams, meters of {} instances, {} events, {} calls",
             self.properties.len(),
             self.pings.len(),
             self.segments().count(),
             self.segment_streams.len(),
-            self.meter_streams.len(),
+            self.meters().count(),
             self.events().count(),
             self.calls.len()
         )
@@ -134,6 +140,11 @@ impl Collector {
     /// A copy of what was received so far.
     pub fn received(&self) -> Received {
         lock(&self.book).received.clone()
+    }
+
+    /// What `of` says of what was received so far.
+    pub fn look<T>(&self, of: impl FnOnce(&Received) -> T) -> T {
+        of(&lock(&self.book).received)
     }
 
     /// Forgets what was received.
@@ -259,8 +270,15 @@ impl TraceSegmentReportService for Calls {
 
 #[tonic::async_trait]
 impl MeterReportService for Calls {
-    async fn collect(&self, request: Request<Streaming<MeterData>>) -> Result<Response<Commands>, Status> {
-        let messages = all(self.admit("MeterReportService.collect", request).await?).await?;
+    async fn collect(&self, _: Request<Streaming<MeterData>>) -> Result<Response<Commands>, Status> {
+        Err(Status::unimplemented("meters come in batches"))
+    }
+
+    async fn collect_batch(
+        &self,
+        request: Request<Streaming<MeterDataCollection>>,
+    ) -> Result<Response<Commands>, Status> {
+        let messages = all(self.admit("MeterReportService.collectBatch", request).await?).await?;
         Ok(self.note(|received| received.meter_streams.push(messages)))
     }
 }

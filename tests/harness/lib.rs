@@ -17,4 +17,5 @@ pub mod sample; // reports made up
 pub mod scrape; // a page in Prometheus text: asked for, read, checked
 pub mod stage; // one live test: alone on the machine, with a service name of its own
 pub mod traffic; // many requests over many connections
+pub mod usage; // what a process has used
 pub mod verdict; // what the observer saw against what happened

@@ -3,6 +3,7 @@
 
 mod apt;
 mod archive;
+mod bench;
 mod bless;
 mod check;
 mod demo;
@@ -43,6 +44,8 @@ enum Command {
     Check,
     /// Observe a real gunicorn on other kernels, in QEMU
     Vm(vm::Options),
+    /// Measure what the observer costs
+    Bench(bench::Options),
     /// Rewrite the code that is generated from the .proto files
     Proto,
     /// Rewrite the golden files; look at the difference before you commit it
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::command(&options),
         Command::Check => check::command(),
         Command::Vm(options) => vm::command(&options),
+        Command::Bench(options) => bench::command(&options),
         Command::Proto => proto::command(),
         Command::Bless(options) => bless::command(&options),
     };

@@ -89,7 +89,7 @@ fn live(tally: &mut Tally) {
 }
 
 /// The tracepoint variants are described there; a container or a bare machine has it unmounted.
-fn mount_tracefs() -> Outcome {
+pub fn mount_tracefs() -> Outcome {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     if mounts.lines().any(|line| line.contains(" /sys/kernel/tracing tracefs ")) {
         return Ok(());

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer_ebpf::key::watch;
+use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -39,6 +40,7 @@ use crate::process::programs::Programs;
 use crate::process::queues;
 use crate::process::sample::Sampler;
 use crate::process::scan;
+use crate::python::image::Images;
 use crate::report::grpc::SettingsError;
 use crate::stats::SharedDrops;
 pub use check::check;
@@ -104,11 +106,12 @@ impl AppError {
     }
 }
 
-/// Watches and reports until TERM or INT; `tape` also records every input.
-pub async fn run(config: Config, tape: Option<&Path>) -> Result<(), AppError> {
+/// Watches and reports until TERM or INT; `tape` also records every input. What waits for others than the kernel, such as
+/// OAP, does so on the threads of `reports`.
+pub async fn run(config: Config, tape: Option<&Path>, reports: &Handle) -> Result<(), AppError> {
     let (mut terminate, mut interrupt) = signals()?;
-    tokio::spawn(stop_in_time(signals()?));
-    let mut observer = Observer::start(config, tape)?;
+    reports.spawn(stop_in_time(signals()?));
+    let mut observer = Observer::start(config, tape, reports)?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut more = false;
@@ -153,8 +156,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Looks for processes that were there before the probes.
-fn found(programs: &Programs) -> Input {
-    let holders = scan::holders(programs);
+fn found(programs: &Programs, images: &mut Images) -> Input {
+    let holders = scan::holders(programs, images);
     Input::Found { at: clock::kernel_now(), holders }
 }
 
@@ -174,10 +177,13 @@ struct Observer {
 }
 
 impl Observer {
-    fn start(config: Config, tape: Option<&Path>) -> Result<Observer, AppError> {
+    fn start(config: Config, tape: Option<&Path>, reports: &Handle) -> Result<Observer, AppError> {
         // First what can be wrong without the kernel's help.
-        let listener = config.metrics_listen.map(Listener::bind).transpose()?;
-        let mut sinks = Sinks::start(&config, Arc::new(SharedDrops::default()))?;
+        let (listener, mut sinks) = {
+            let _tasks_are_there = reports.enter();
+            let listener = config.metrics_listen.map(Listener::bind).transpose()?;
+            (listener, Sinks::start(&config, Arc::new(SharedDrops::default()))?)
+        };
         tracing::info!("loading probes");
         let probes = Probes::start(config.kernel)?;
         for attachment in &probes.attachments {
@@ -210,6 +216,7 @@ impl Observer {
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
         let pipeline = Pipeline::new(&origin);
         if let Some(listener) = listener {
+            let _tasks_are_there = reports.enter();
             sinks.expose(listener, config.kernel.ring_bytes, &probes);
         }
         let mut observer = Observer {
@@ -226,7 +233,7 @@ impl Observer {
             records: 0,
         };
         // After attaching, so that no fork falls between the two.
-        let found = found(&Programs::default());
+        let found = found(&Programs::default(), observer.sampler.images());
         observer.sinks.ready(&observer.probes.attachments);
         while observer.read() {} // what the probes saw meanwhile is surer than what the scan makes of it
         observer.step(&found);
@@ -291,12 +298,13 @@ impl Observer {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::AskFacts(pid) => {
-                    let facts = facts::read(pid, self.programs.find(pid)).map(Box::new);
+                    let facts = facts::read(pid, self.programs.find(pid), self.sampler.images());
+                    let facts = facts.map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }
                 Output::AskHolders => {
-                    let found = found(&self.programs);
+                    let found = found(&self.programs, self.sampler.images());
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {

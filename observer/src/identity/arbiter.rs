@@ -1,10 +1,12 @@
 //! What an arbiter is about: asked to reload, to shrink, to end, or losing workers as fast as it forks them.
+use super::Facts;
 use super::cause::Cause;
 use super::cause::Signal;
 use super::cause::is_stop;
 use super::cause::signal;
 use super::chronicle::Open;
 use super::load::Class;
+use super::naming::arguments;
 use super::pressure::Pressure;
 use crate::clock::KernelTime;
 
@@ -43,6 +45,8 @@ pub struct Arbiter {
     pub respawns: u64,
     /// How its workers serve.
     pub class: Class,
+    /// How long a worker may be without a beat before it kills it, in nanoseconds, where it was told; 0 is for ever.
+    pub timeout: Option<u64>,
     /// Whether they keep up.
     pub pressure: Pressure,
 }
@@ -72,6 +76,12 @@ pub struct Deaths {
 }
 
 impl Arbiter {
+    /// What it was told of its workers: read once, since every tick asks for it.
+    pub fn told(&mut self, facts: &Facts) {
+        self.class = arguments::class(facts);
+        self.timeout = arguments::timeout(facts).map(|seconds| seconds.saturating_mul(SECOND));
+    }
+
     /// A signal reached it.
     pub fn sent(&mut self, sent: &Signal) {
         match sent.number {

@@ -54,6 +54,13 @@ pub(super) struct Row {
     pub(super) limit: u32,
 }
 
+impl Row {
+    /// The port of a TCP socket.
+    pub(super) fn port(&self) -> Option<u16> {
+        if let Bound::Tcp(address) = self.bound { Some(address.port()) } else { None }
+    }
+}
+
 /// A netlink socket: it stays in the namespace that it was made in.
 pub(super) struct Diag {
     socket: Socket,

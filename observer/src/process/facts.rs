@@ -17,6 +17,7 @@ use crate::identity::Facts;
 use crate::identity::ProcessKey;
 use crate::identity::naming;
 use crate::identity::naming::arguments;
+use crate::python::image::Images;
 use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
@@ -43,17 +44,21 @@ const VARIABLES: [&str; 19] = [
     "SW_PYTHON_PREFIX",
 ];
 
-/// Reads the facts of a process that may be a master; `program` is what it was started with, where somebody saw that.
-/// An error means that it ended meanwhile or may not be read.
-pub fn read(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcError> {
-    let mut facts = brief(pid, program)?;
+/// Reads the facts of a process that may be a master; `program` is what it was started with, where somebody saw that,
+/// `images` the interpreters that were looked at already. An error means that it ended meanwhile or may not be read.
+pub fn read(pid: u32, program: Option<&Program>, images: &mut Images) -> Result<Facts, procfs::ProcError> {
+    let mut facts = brief(pid, program, images)?;
     facts.ports = ports::listening(pid);
     facts.gunicorn_version = release::of(pid, &facts.argv, facts.variable("VIRTUAL_ENV"));
     Ok(facts)
 }
 
 /// As [`read`], without what only a master's facts are asked for.
-pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs::ProcError> {
+pub(super) fn brief(
+    pid: u32,
+    program: Option<&Program>,
+    images: &mut Images,
+) -> Result<Facts, procfs::ProcError> {
     let process = Process::new(i32::try_from(pid).unwrap_or(i32::MAX))?;
     let (stat, status) = (process.stat()?, process.status()?);
     let inner = status.nspid.and_then(|pids| pids.last().copied()).unwrap_or(stat.pid);
@@ -73,7 +78,7 @@ pub(super) fn brief(pid: u32, program: Option<&Program>) -> Result<Facts, procfs
         argv: started.map_or(line, |program| program.argv.clone()),
         parent_title: title(&parent),
         ipv4: ipv4(pid),
-        python_version: version::of(&process),
+        python_version: version::of(&process, images),
         cgroup: place.cgroup,
         container: place.container,
         pod: pod(pid, &environ, &hostname, place.pod_uid.is_some()),
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn this_process_can_be_read() {
-        let facts = read(std::process::id(), None).unwrap();
+        let facts = read(std::process::id(), None, &mut Images::default()).unwrap();
         assert_eq!(facts.key.start, start(facts.key.pid).unwrap());
         assert!(!facts.hostname.is_empty() && !facts.argv.is_empty());
         assert!(facts.pidns != 0 && facts.pod.is_none() && facts.title.is_none());
@@ -218,7 +223,7 @@ mod tests {
     #[test]
     fn what_a_process_was_started_with_goes_first() {
         let program = Program::new(b"gunicorn\0-n\0shop\0", b"SW_AGENT_NAME=mine\0PWD=/srv\0");
-        let facts = read(std::process::id(), Some(&program)).unwrap();
+        let facts = read(std::process::id(), Some(&program), &mut Images::default()).unwrap();
         assert_eq!(facts.argv, ["gunicorn", "-n", "shop"]);
         assert_eq!((facts.variable("SW_AGENT_NAME"), facts.variable("PWD")), (Some("mine"), Some("/srv")));
     }

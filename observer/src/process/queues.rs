@@ -285,7 +285,7 @@ fn known(key: ProcessKey, inode: u64, listening: &BTreeSet<u32>) -> Option<Known
 }
 
 /// Inodes of a process's sockets.
-fn sockets(pid: u32) -> Vec<u32> {
+pub(super) fn sockets(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().take(DESCRIPTORS);
     let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     links

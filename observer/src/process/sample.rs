@@ -70,6 +70,11 @@ impl Sampler {
         }
     }
 
+    /// Interpreters' files, of each of which what was found out is kept.
+    pub fn images(&mut self) -> &mut Images {
+        &mut self.images
+    }
+
     /// What the probes need to know of an interpreter that was read.
     pub fn anchors(&self, key: ProcessKey) -> Option<Anchors> {
         self.runtime(key)?.anchors()

@@ -18,6 +18,7 @@ use crate::identity::Holder;
 use crate::identity::SlotFile;
 use crate::identity::found;
 use crate::identity::found::MASTER;
+use crate::python::image::Images;
 
 /// What `mkstemp` makes; gunicorn up to 21.2 changes it with its beats (`workertmp.py`).
 const FRESH_MODE: u32 = 0o600;
@@ -25,14 +26,14 @@ const FRESH_MODE: u32 = 0o600;
 const MONOTONIC_BELOW: i64 = 1_000_000_000;
 
 /// Every process that holds a worker slot or looks like a master that has none. Processes that end while they are
-/// looked at are left out.
-pub fn holders(programs: &Programs) -> Vec<Holder> {
+/// looked at are left out. `images` are the interpreters that were looked at already.
+pub fn holders(programs: &Programs, images: &mut Images) -> Vec<Holder> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| holder(pid, programs)).collect()
+    pids.filter_map(|pid| holder(pid, programs, images)).collect()
 }
 
-fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
+fn holder(pid: u32, programs: &Programs, images: &mut Images) -> Option<Holder> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let slots = slots(pid);
     let caught = process.status().ok()?.sigcgt;
@@ -42,8 +43,9 @@ fn holder(pid: u32, programs: &Programs) -> Option<Holder> {
     // A worker keeps its own slot only. One of several cannot be told (dirty workers keep those of their siblings).
     let own = if let [(_, file)] = slots.as_slice() { Some(file) } else { None };
     let program = programs.find(pid);
+    let is_master = caught & MASTER == MASTER;
     let facts =
-        if caught & MASTER == MASTER { facts::read(pid, program) } else { facts::brief(pid, program) };
+        if is_master { facts::read(pid, program, images) } else { facts::brief(pid, program, images) };
     Some(Holder {
         facts: facts.ok()?,
         slots: slots.iter().map(|(slot, _)| *slot).collect(),

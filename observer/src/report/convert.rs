@@ -49,8 +49,8 @@ pub(super) fn segment(segment: &Segment) -> v3::SegmentObject {
     }
 }
 
-/// One message per meter, each complete: OAP takes service, instance and time from the last one.
-pub(super) fn meters(batch: &MeterBatch) -> Vec<v3::MeterData> {
+/// All meters of an instance, each complete: OAP takes service, instance and time from the last one.
+pub(super) fn meters(batch: &MeterBatch) -> v3::MeterDataCollection {
     let label =
         |(name, value): &(&'static str, String)| v3::Label { name: (*name).to_owned(), value: value.clone() };
     let data = |meter: &crate::meter::Meter| v3::MeterData {
@@ -63,7 +63,7 @@ pub(super) fn meters(batch: &MeterBatch) -> Vec<v3::MeterData> {
         service_instance: batch.instance.to_string(),
         timestamp: batch.at_ms,
     };
-    batch.meters.iter().map(data).collect()
+    v3::MeterDataCollection { meter_data: batch.meters.iter().map(data).collect() }
 }
 
 /// One message about an event; the layer is required here. What is too long for OAP ends in an ellipsis.

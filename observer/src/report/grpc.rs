@@ -121,6 +121,7 @@ impl Target {
 }
 
 /// A connection.
+#[derive(Clone)]
 pub(super) struct Link {
     channel: Channel,
     authentication: Option<AsciiMetadataValue>,

@@ -1,5 +1,5 @@
-//! Meters to OAP: one stream per instance and period, closed at once, because OAP reads it only then and takes all of it
-//! for the instance and time of its last message.
+//! Meters to OAP: one short stream for many instances. Each message is one instance at one time, since OAP takes all of a
+//! message for the last service, instance and time in it.
 
 use proto::v3::meter_report_service_client::MeterReportServiceClient;
 
@@ -8,8 +8,9 @@ use crate::report::convert;
 use crate::report::grpc::Failure;
 use crate::report::grpc::Link;
 
-/// Sends `batch` and closes the stream.
-pub(super) async fn send(link: &Link, batch: &MeterBatch) -> Result<(), Failure> {
+/// Sends all of `batches` in their order and closes the stream.
+pub(super) async fn send(link: &Link, batches: &[MeterBatch]) -> Result<(), Failure> {
+    let messages: Vec<_> = batches.iter().map(convert::meters).collect();
     let mut client = MeterReportServiceClient::new(link.channel());
-    link.call(client.collect(link.request(tokio_stream::iter(convert::meters(batch))))).await
+    link.call(client.collect_batch(link.request(tokio_stream::iter(messages)))).await
 }

@@ -5,7 +5,7 @@ mod event; // EventService: short streams of events
 pub mod grpc; // the connection: settings, metadata, answers, backoff
 mod journal; // what is said about the connection, once each
 mod management; // ManagementService: registration and heartbeats
-mod meter; // MeterReportService: one stream per instance and period
+mod meter; // MeterReportService: short streams of instances with their meters
 pub mod print; // the same reports as text
 mod queue; // bounded, oldest first out, counted
 mod trace; // TraceSegmentReportService: short streams of segments
@@ -159,7 +159,7 @@ impl Reporter {
             }
             let now = Instant::now();
             let next = if self.queue.stopping() {
-                let unsaid = self.queue.ready_at().is_some() || self.roster.due(now, true).is_some();
+                let unsaid = self.queue.ready_at().is_some() || self.roster.is_behind(now);
                 if !unsaid {
                     return None;
                 }
@@ -173,9 +173,8 @@ impl Reporter {
 
     /// Everything that is due, but not more of one kind than its turn allows.
     async fn turn(&mut self, link: &Link) -> Result<(), Failure> {
-        for _ in 0..TURN {
-            let Some(beat) = self.roster.due(Instant::now(), self.queue.stopping()) else { break };
-            let result = management::send(link, &beat).await;
+        let beats = self.roster.due(Instant::now(), self.queue.stopping());
+        for (beat, result) in management::send(link, beats).await {
             let taken = result.is_ok();
             self.judge("the heartbeat of an instance", result)?;
             self.roster.answered(&beat, taken, Instant::now());
@@ -189,13 +188,13 @@ impl Reporter {
             }
             self.judge("segments", result)?;
         }
-        for _ in 0..TURN {
-            let Some(batch) = self.queue.take_meters() else { break };
-            let result = meter::send(link, &batch).await;
+        let batches = self.queue.take_meters();
+        if !batches.is_empty() {
+            let result = meter::send(link, &batches).await;
             if self.is_to_be_tried_again(&result) {
-                self.queue.put_back_meters(batch);
+                self.queue.put_back_meters(batches);
             }
-            self.judge("the meters of an instance", result)?;
+            self.judge("meters", result)?;
         }
         Ok(())
     }
@@ -204,7 +203,7 @@ impl Reporter {
     /// want, so the events of that stream go one by one then. Sending one twice does no harm: OAP merges by uuid.
     async fn events(&mut self, link: &Link) -> Result<(), Failure> {
         for _ in 0..TURN {
-            if self.roster.due(Instant::now(), true).is_some() {
+            if self.roster.is_behind(Instant::now()) {
                 break;
             }
             let batch = self.queue.take_events(if self.alone > 0 { 1 } else { usize::MAX });

@@ -20,6 +20,8 @@ use crate::trace::Segment;
 
 /// How many segments, or events, go in one stream at most.
 const BATCH: usize = 500;
+/// Of how many instances the meters go in one stream at most: some hundred KiB.
+const METERS: usize = 100;
 /// How long a segment waits for others to share its stream.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -130,11 +132,13 @@ impl Queue {
         batch
     }
 
-    pub(super) fn take_meters(&self) -> Option<MeterBatch> {
+    /// The oldest meters.
+    pub(super) fn take_meters(&self) -> Vec<MeterBatch> {
         let mut state = self.lock();
-        let batch = state.meters.items.pop_front()?;
-        state.in_flight = 1;
-        Some(batch)
+        let len = state.meters.items.len().min(METERS);
+        let batches: Vec<_> = state.meters.items.drain(..len).collect();
+        state.in_flight = batches.len() as u64;
+        batches
     }
 
     /// The oldest events, `limit` at most. None while somebody waits to be taken in by [`Self::take_changes`]: an
@@ -170,8 +174,8 @@ impl Queue {
     }
 
     /// As [`Self::put_back_segments`].
-    pub(super) fn put_back_meters(&self, batch: MeterBatch) {
-        self.put_back(|state| state.meters.put_back(vec![batch]));
+    pub(super) fn put_back_meters(&self, batches: Vec<MeterBatch>) {
+        self.put_back(|state| state.meters.put_back(batches));
     }
 
     /// As [`Self::put_back_segments`].

@@ -948,6 +948,12 @@ pub mod meter_data {
         Histogram(super::MeterHistogram),
     }
 }
+/// The meters of one instance at one time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MeterDataCollection {
+    #[prost(message, repeated, tag = "1")]
+    pub meter_data: ::prost::alloc::vec::Vec<MeterData>,
+}
 /// Generated client implementations.
 pub mod meter_report_service_client {
     #![allow(
@@ -1051,6 +1057,32 @@ pub mod meter_report_service_client {
                 .insert(GrpcMethod::new("skywalking.v3.MeterReportService", "collect"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Takes the meters of many instances. Each message is one instance at one time, and processed as it arrives.
+        pub async fn collect_batch(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::MeterDataCollection,
+            >,
+        ) -> std::result::Result<tonic::Response<super::Commands>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/skywalking.v3.MeterReportService/collectBatch",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("skywalking.v3.MeterReportService", "collectBatch"),
+                );
+            self.inner.client_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1071,6 +1103,11 @@ pub mod meter_report_service_server {
         async fn collect(
             &self,
             request: tonic::Request<tonic::Streaming<super::MeterData>>,
+        ) -> std::result::Result<tonic::Response<super::Commands>, tonic::Status>;
+        /// Takes the meters of many instances. Each message is one instance at one time, and processed as it arrives.
+        async fn collect_batch(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::MeterDataCollection>>,
         ) -> std::result::Result<tonic::Response<super::Commands>, tonic::Status>;
     }
     #[derive(Debug)]
@@ -1179,6 +1216,54 @@ pub mod meter_report_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = collectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/skywalking.v3.MeterReportService/collectBatch" => {
+                    #[allow(non_camel_case_types)]
+                    struct collectBatchSvc<T: MeterReportService>(pub Arc<T>);
+                    impl<
+                        T: MeterReportService,
+                    > tonic::server::ClientStreamingService<super::MeterDataCollection>
+                    for collectBatchSvc<T> {
+                        type Response = super::Commands;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::MeterDataCollection>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeterReportService>::collect_batch(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = collectBatchSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

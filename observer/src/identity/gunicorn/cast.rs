@@ -11,7 +11,6 @@ use crate::identity::Role;
 use crate::identity::found;
 use crate::identity::gunicorn::Quiet;
 use crate::identity::life::Life;
-use crate::identity::naming::arguments;
 
 impl Model {
     pub(super) fn cast(&mut self, pid: u32, role: Role, changes: &mut Vec<Change>) {
@@ -53,7 +52,7 @@ impl Model {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.inner_pid = holder.facts.inner_pid;
         process.facts = Some(Arc::new(holder.facts.clone()));
-        process.arbiter.class = arguments::class(&holder.facts);
+        process.arbiter.told(&holder.facts);
         process.arbiter.served |= process.life.found.is_some();
         match process.role {
             Some(_) => self.tell_apart(pid, changes),

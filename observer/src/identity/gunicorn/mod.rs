@@ -289,7 +289,7 @@ impl Model {
             return; // it ended meanwhile, and its pid is someone else's
         };
         process.inner_pid = facts.inner_pid;
-        process.arbiter.class = arguments::class(&facts);
+        process.arbiter.told(&facts);
         if process.facts.replace(Arc::new(facts)).is_none() {
             self.tell_apart(pid, changes);
         }

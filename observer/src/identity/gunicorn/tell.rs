@@ -19,7 +19,6 @@ use crate::identity::chronicle::Story;
 use crate::identity::chronicle::seconds;
 use crate::identity::event::EventName;
 use crate::identity::life::State;
-use crate::identity::naming::arguments;
 
 /// Between two words about a crash loop that goes on, in nanoseconds.
 const REMINDER: u64 = 10_000_000_000;
@@ -171,18 +170,14 @@ impl Model {
         }
         let (key, life) = (process.key, &process.life);
         let master = process.parent.and_then(|parent| self.process(parent));
-        let timeout = master.and_then(|master| arguments::timeout(master.facts.as_ref()?));
+        let timeout = master.and_then(|master| master.arbiter.timeout);
         let (since, booting) = match (life.state(arbiter), life.ready, life.pulse.last()) {
             (State::Booting, _, _) => (life.forked.or(life.found), true),
             // Between the look at its slot and the first record a beat may have gone by unseen.
             (State::Ready, Some(_), Some(last)) => (Some(last.max(life.found.unwrap_or(last))), false),
             _ => return,
         };
-        let limit = if booting {
-            Some(self.stuck_after)
-        } else {
-            life.pulse.limit(timeout.map(|seconds| seconds.saturating_mul(1_000_000_000)))
-        };
+        let limit = if booting { Some(self.stuck_after) } else { life.pulse.limit(timeout) };
         let (Some(since), Some(limit)) = (since, limit) else { return };
         let age = now.since(since);
         if age < limit {

@@ -1,12 +1,10 @@
-//! What the observer costs gunicorn: rounds alone and observed, interleaved; a table on stderr, JSON on stdout.
+//! What the observer costs gunicorn per request: rounds alone and observed, interleaved.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
-use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,6 +19,7 @@ use harness::stage::must;
 use harness::stage::wait;
 use harness::traffic::plain;
 use harness::traffic::send_all;
+use harness::usage;
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde::Serialize;
@@ -33,7 +32,6 @@ const WARM_UP: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the observer may still have to do after the last request is part of its cost.
 const SETTLE: Duration = Duration::from_millis(1500);
-const USAGE: &str = "usage: bench [--rounds N] [--requests N] [-- ARGUMENTS OF SW-OBSERVE]";
 
 /// One measurement.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -65,17 +63,16 @@ struct Case {
     drops: u64,
 }
 
-struct Options {
-    rounds: usize,
-    requests: usize,
-    observer: Vec<String>,
+/// How much is measured.
+pub struct Options {
+    /// Rounds on each side.
+    pub rounds: usize,
+    /// Requests of a round.
+    pub requests: usize,
 }
 
-fn main() -> ExitCode {
-    let Some(options) = options(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(64);
-    };
+/// Measures every case; JSON for a file. Fails when a request was not reported: such costs are of no use.
+pub fn measured(options: &Options) -> Result<String, String> {
     let flask = || Launch::new("sync", "flask_app:app").quiet();
     let fastapi = || Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:api").quiet();
     let cases = [
@@ -83,28 +80,12 @@ fn main() -> ExitCode {
         ("FastAPI, uvicorn, new connections", fastapi(), Mode::New),
         ("FastAPI, uvicorn, keep-alive", fastapi(), Mode::KeepAlive),
     ];
-    let cases = cases.map(|(name, launch, mode)| run(&options, name, &launch, mode));
-    let json = must(serde_json::to_string_pretty(&cases), "write the results");
-    must(writeln!(std::io::stdout(), "{json}"), "write the results");
-    if cases.iter().all(|case| case.drops == 0 && case.segments == options.rounds * (case.requests + WARM_UP))
+    let cases = cases.map(|(name, launch, mode)| run(options, name, &launch, mode));
+    if cases.iter().any(|case| case.drops != 0 || case.segments != options.rounds * (case.requests + WARM_UP))
     {
-        return ExitCode::SUCCESS;
+        return Err("the observer did not report every request: these costs are of no use".to_owned());
     }
-    eprintln!("the observer did not report every request: these costs are of no use");
-    ExitCode::FAILURE
-}
-
-fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options = Options { rounds: 7, requests: 6000, observer: Vec::new() };
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--rounds" => options.rounds = args.next()?.parse().ok().filter(|rounds| *rounds >= 1)?,
-            "--requests" => options.requests = args.next()?.parse().ok().filter(|count| *count >= 100)?,
-            "--" => options.observer = args.by_ref().collect(),
-            _ => return None,
-        }
-    }
-    Some(options)
+    Ok(must(serde_json::to_string_pretty(&cases), "write the results"))
 }
 
 fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Case {
@@ -139,9 +120,9 @@ fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Ca
 }
 
 fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
-    let observer = Printing::start(stage, &options.observer, &gunicorn.workers());
+    let observer = Printing::start(stage, &gunicorn.workers());
     let round = measure(gunicorn, mode, options.requests, Some(observer.child.id()));
-    case.observer_peak_kib = case.observer_peak_kib.max(peak_kib(observer.child.id()));
+    case.observer_peak_kib = case.observer_peak_kib.max(usage::peak_kib(observer.child.id()));
     let (segments, drops) = observer.stop(gunicorn.service());
     case.segments += segments;
     case.drops += drops;
@@ -156,14 +137,11 @@ struct Printing {
 
 impl Printing {
     /// Returns when these workers are watched.
-    fn start(stage: &Stage, options: &[String], workers: &[u32]) -> Self {
+    fn start(stage: &Stage, workers: &[u32]) -> Self {
         let printed = stage.folder("observer").join("printed.json");
         let output = must(File::create(&printed), "create a file for what is printed");
         let mut command = Command::new(binary());
-        command
-            .args(["--target", "gunicorn", "--print=json", "--log-level=warning"])
-            .args(options)
-            .stdout(output);
+        command.args(["--target", "gunicorn", "--print=json", "--log-level=warning"]).stdout(output);
         let observer = Self { child: must(command.spawn(), "start sw-observe"), printed };
         let watched = || {
             let text = observer.text();
@@ -215,13 +193,6 @@ fn measure(gunicorn: &Gunicorn, mode: Mode, requests: usize, observer: Option<u3
         observer_us: per_request(observing() - observer_before),
         throughput: requests as f64 / took.as_secs_f64(),
     }
-}
-
-/// The largest resident memory of a process so far, in KiB.
-fn peak_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn sorted(rounds: &[Round], of: fn(&Round) -> f64) -> Vec<f64> {
