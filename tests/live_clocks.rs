@@ -28,6 +28,7 @@ use harness::stage::wait;
 use procfs::process::MMPermissions;
 use procfs::process::MMapPath;
 use procfs::process::Process;
+use rustix::process::Signal;
 use serde::Deserialize;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,6 +129,15 @@ fn compare_pauses(stage: &Stage, observer: &Observer, launch: &Launch) {
     }
     let time = batches[now]["instance_pvm_gc_time"];
     assert!((time - sum).abs() < 0.001, "{sum} ms by generation, {time} in all");
+    // The worker that follows begins anew, with whatever clock it has.
+    let old = watched.gunicorn.workers();
+    watched.gunicorn.signal(Signal::HUP);
+    let next = *watched.gunicorn.wait_workers(1, &old).first().unwrap();
+    watched.worker = watched.gunicorn.worker_name(next);
+    let first =
+        watched.wait("its collector is timed", |meters| meters.contains_key(&generation("gc_pause", 0)));
+    let fresh = watched.batches()[first]["instance_pvm_gc_time"];
+    assert!(fresh < 0.2 * time, "{time} ms of one worker, {fresh} of the next");
 }
 
 /// Waits for the lock, as threads see them that want to run; and none by threads that wait for something else.
@@ -211,7 +221,7 @@ fn code_is_marked_only_while_it_is_timed() {
     let (master, worker) = (gunicorn.master(), *gunicorn.workers().first().unwrap());
     let marks = || [foreign_bytes(master), foreign_bytes(worker)];
     let name = gunicorn.worker_name(worker);
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::KILL] {
+    for signal in [Signal::TERM, Signal::KILL] {
         assert_eq!(marks(), [0, 0]);
         let without = Observer::start(&["--meter-period", "1", "--no-gc-pauses", "--no-gil-wait"]);
         let reported =
