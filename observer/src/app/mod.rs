@@ -34,6 +34,7 @@ use crate::pipeline::input::Origin;
 use crate::pipeline::output::Output;
 use crate::pipeline::tape;
 use crate::process::facts;
+use crate::process::imports::Importers;
 use crate::process::programs::Programs;
 use crate::process::queues;
 use crate::process::sample::Sampler;
@@ -164,6 +165,7 @@ struct Observer {
     programs: Programs,
     queues: queues::Reader,
     sampler: Sampler,
+    importers: Importers,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -217,6 +219,7 @@ impl Observer {
             programs: Programs::default(),
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
+            importers: Importers::default(),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -250,8 +253,10 @@ impl Observer {
                 tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
             pipeline.step_record(record, outputs);
-            // A master's facts come before what its workers do, however far behind the reader is.
-            let asks = outputs.iter().any(|output| matches!(output, Output::AskFacts(_)));
+            // A master's facts come before what its workers do, and their framework before their requests, however far
+            // behind the reader is.
+            let asks = |output: &Output| matches!(output, Output::AskFacts(_) | Output::AskImports(..));
+            let asks = outputs.iter().any(asks);
             if asks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.perform();
@@ -299,6 +304,10 @@ impl Observer {
                     let mut samples = self.sampler.read(&processes);
                     samples.queues = self.queues.read(samples.at, &processes, true);
                     self.step(&Input::Samples(samples));
+                }
+                Output::AskImports(process, application) => {
+                    let imports = self.importers.read(process, application.as_ref());
+                    self.step(&Input::Imports { process, imports });
                 }
                 Output::AskQueues(processes) => {
                     let at = clock::kernel_now();

@@ -47,6 +47,7 @@ pub fn report(output: Output) -> Option<Report> {
         Output::AskFacts(_)
         | Output::AskHolders
         | Output::AskSamples(_)
+        | Output::AskImports(..)
         | Output::AskQueues(_)
         | Output::Watch(..)
         | Output::Disregard(..)

@@ -10,6 +10,8 @@ use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 use crate::identity::Facts;
 use crate::identity::Holder;
+use crate::identity::ProcessKey;
+use crate::identity::framework::Imports;
 use crate::identity::load::Queues;
 use crate::identity::naming::Given;
 use crate::meter::sample::Samples;
@@ -39,6 +41,13 @@ pub enum Input {
         at: KernelTime,
         /// They.
         queues: Queues,
+    },
+    /// What a process has imported that was asked for; nothing where that cannot be read.
+    Imports {
+        /// Which process.
+        process: ProcessKey,
+        /// What it has.
+        imports: Option<Imports>,
     },
     /// Time passed.
     Tick {

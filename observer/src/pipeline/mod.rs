@@ -105,6 +105,7 @@ impl Pipeline {
                 self.model.alive(&living, &mut self.changes);
             }
             Input::Queues { at, queues } => self.looked(*at, queues),
+            Input::Imports { process, imports } => self.model.recognised(*process, imports.as_ref()),
             Input::Tick { at, wall } => {
                 self.wall = *wall;
                 self.model.tick(*at, *wall, &mut self.changes);
@@ -266,6 +267,9 @@ impl Pipeline {
         for turn in self.findings.turns.drain(..) {
             let Turn { pid, at, from, to, waited } = turn;
             self.model.turned(pid, at, from, to, waited);
+            if to > from {
+                self.model.wonder(at, pid, &mut self.changes); // it may serve before it beats
+            }
         }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
         for exchange in std::mem::take(&mut self.findings.exchanges) {
@@ -276,6 +280,7 @@ impl Pipeline {
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
+        let framework = self.model.framework(exchange.pid);
         let quiet = self.model.is_quiet(exchange.pid);
         let Some(instance) = self.model.instance(exchange.start, exchange.pid, &mut self.changes) else {
             if quiet {
@@ -285,12 +290,13 @@ impl Pipeline {
             self.stranger = true;
             return None;
         };
-        self.segments.segment(exchange, instance, self.wall, &mut self.findings.drops)
+        self.segments.segment(exchange, instance, framework, self.wall, &mut self.findings.drops)
     }
 
     fn announce(&mut self, outputs: &mut Vec<Output>) {
         outputs.extend(self.changes.drain(..).map(|change| match change {
             Change::Ask(pid) => Output::AskFacts(pid),
+            Change::AskImports(process, application) => Output::AskImports(process, application),
             Change::Hello(instance) => Output::Hello(instance),
             Change::Bye(instance) => Output::Bye(instance),
             Change::Watch(process, role) => Output::Watch(process, role),

@@ -2,5 +2,7 @@
 pub mod image;
 mod layout;
 mod memory;
+pub mod modules;
+mod objects;
 pub mod runtime;
 pub mod version;

@@ -49,6 +49,8 @@ pub struct Numbers {
 /// An interpreter whose numbers can be read.
 #[derive(Debug)]
 pub struct Runtime {
+    /// `3.minor`.
+    pub(super) minor: u8,
     memory: Memory,
     layout: Layout,
     runtime: u64,
@@ -109,7 +111,7 @@ impl Runtime {
         let known = Layout::known(minor);
         let table = || Layout::table(minor, &memory.words(runtime)?);
         let layout = known.or_else(table).ok_or(Cause::Build)?;
-        let mut found = Runtime { memory, layout, runtime, last: Numbers::default() };
+        let mut found = Runtime { minor, memory, layout, runtime, last: Numbers::default() };
         let is_there = known.is_none() || found.has_collector().is_some();
         found.read().filter(|_| is_there).ok_or(Cause::Numbers)?;
         Ok(found)
@@ -153,6 +155,12 @@ impl Runtime {
     pub fn gil_range(&self) -> Option<(u64, u64)> {
         let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
         Some((self.gil(interpreter)?, GIL_BYTES))
+    }
+
+    /// The interpreter's memory, and in it the dictionary of modules.
+    pub(super) fn modules(&self) -> Option<(&Memory, u64)> {
+        let interpreter = self.memory.word(self.runtime.wrapping_add(self.layout.main))?;
+        Some((&self.memory, self.memory.word(interpreter.wrapping_add(self.layout.modules))?))
     }
 
     fn gil(&self, interpreter: u64) -> Option<u64> {

@@ -5,6 +5,7 @@ use super::sw8;
 use crate::clock::WallOffset;
 use crate::exchange::Exchange;
 use crate::identity::Instance;
+use crate::identity::framework::Framework;
 use crate::stats::Drops;
 use crate::stats::Reason;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ impl Segments {
         &mut self,
         exchange: &Exchange,
         instance: &Instance,
+        framework: Framework,
         wall: WallOffset,
         drops: &mut Drops,
     ) -> Option<Segment> {
@@ -47,7 +49,7 @@ impl Segments {
             segment_id,
             service: Arc::clone(&instance.service),
             instance: Arc::clone(&instance.name),
-            spans: vec![span::entry(exchange, wall, refs)],
+            spans: vec![span::entry(exchange, framework, wall, refs)],
         })
     }
 
@@ -74,7 +76,7 @@ mod tests {
             properties: Vec::new(),
         };
         let exchange = Exchange { sw8: sw8.map(Into::into), ..exchange() };
-        segments.segment(&exchange, &instance, WallOffset(0), drops)
+        segments.segment(&exchange, &instance, Framework::Flask, WallOffset(0), drops)
     }
 
     #[test]

@@ -7,12 +7,37 @@ use crate::clock::WallOffset;
 use crate::exchange::Ends;
 use crate::exchange::Exchange;
 use crate::exchange::Outcome;
+use crate::identity::framework::Framework;
 
-/// `Python` in OAP's list: the component until the framework is known.
-const PYTHON: i32 = 7000;
+/// The ids of OAP's `component-libraries.yml` that the agent's plugins send.
+fn component(framework: Framework) -> i32 {
+    match framework {
+        Framework::Python => 7000,
+        Framework::Flask => 7001,
+        Framework::Django => 7004,
+        Framework::Tornado => 7005,
+        Framework::Sanic => 7007,
+        Framework::Aiohttp => 7008,
+        Framework::Pyramid => 7009,
+        Framework::Falcon => 7012,
+        Framework::FastApi => 7014,
+        Framework::Bottle => 7015,
+    }
+}
+
+/// The client as the framework's plugin names it: Pyramid's and Falcon's without its port, and FastAPI's says so where
+/// there is none.
+fn peer(ends: &Ends, framework: Framework) -> String {
+    match (ends, framework) {
+        (Ends::Tcp { peer, .. }, Framework::Pyramid | Framework::Falcon) => peer.ip().to_string(),
+        (Ends::Tcp { peer, .. }, _) => peer.to_string(),
+        (Ends::Unix, Framework::FastApi) => "unknown".to_owned(),
+        (Ends::Unix | Ends::Unknown, _) => String::new(),
+    }
+}
 
 /// The entry span of a request, as the root of its segment.
-pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Span {
+pub fn entry(exchange: &Exchange, framework: Framework, wall: WallOffset, refs: Vec<Reference>) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
     let mut tags = vec![("http.method", exchange.method.clone()), ("http.url", url(exchange))];
     if let Some(status) = exchange.status {
@@ -25,13 +50,10 @@ pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Spa
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
         operation: operation(exchange),
-        peer: match &exchange.ends {
-            Ends::Tcp { peer, .. } => peer.to_string(),
-            Ends::Unix | Ends::Unknown => String::new(),
-        },
+        peer: peer(&exchange.ends, framework),
         kind: SpanKind::Entry,
         layer: SpanLayer::Http,
-        component: PYTHON,
+        component: component(framework),
         is_error: match exchange.status {
             Some(status) => status >= 400,
             None => exchange.outcome == Outcome::Cut,
@@ -122,7 +144,7 @@ pub(super) mod tests {
     fn span(change: impl FnOnce(&mut Exchange)) -> Span {
         let mut exchange = exchange();
         change(&mut exchange);
-        entry(&exchange, WallOffset(1_000_000_000), Vec::new())
+        entry(&exchange, Framework::Python, WallOffset(1_000_000_000), Vec::new())
     }
 
     fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (String, String) {
@@ -144,6 +166,20 @@ pub(super) mod tests {
             tags,
             [("http.method", "GET"), ("http.url", "http://example.test/a/b"), ("http.status_code", "200")]
         );
+    }
+
+    #[test]
+    fn a_framework_has_its_component_and_its_peer() {
+        let span = |ends: Ends, framework| {
+            let span = entry(&Exchange { ends, ..exchange() }, framework, WallOffset(0), Vec::new());
+            (span.component, span.peer)
+        };
+        let tcp = || exchange().ends;
+        assert_eq!(span(tcp(), Framework::Flask), (7001, "10.0.0.9:40000".to_owned()));
+        assert_eq!(span(tcp(), Framework::Pyramid), (7009, "10.0.0.9".to_owned()));
+        assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".to_owned()));
+        assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".to_owned()));
+        assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, String::new()));
     }
 
     #[test]
