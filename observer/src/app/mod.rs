@@ -202,6 +202,7 @@ impl Observer {
             seed: fastrand::u64(..),
             wall: clock::wall_offset(),
             given: config.given.clone(),
+            chosen: config.chosen.clone(),
             stuck_after_ns: nanoseconds(config.stuck_after),
             meter_period_ns: nanoseconds(config.meter_period),
             connections: config.kernel.connections as usize,
@@ -272,7 +273,7 @@ impl Observer {
         self.ticks = self.ticks.wrapping_add(1);
         self.probes.flush_log();
         self.sinks.lost(self.probes.counters.losses());
-        self.sinks.publish(self.pipeline.drops(), self.records);
+        self.sinks.publish(&self.pipeline, self.records);
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
         }
@@ -364,8 +365,8 @@ impl Observer {
         self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
         self.sinks.lost(self.probes.counters.losses());
-        self.sinks.publish(self.pipeline.drops(), self.records);
+        self.sinks.publish(&self.pipeline, self.records);
         let taped = self.tape.map_or(Ok(()), Recording::finish);
-        self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await.and(taped)
+        self.sinks.stop(&self.pipeline, FLUSH_LIMIT).await.and(taped)
     }
 }

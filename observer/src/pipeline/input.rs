@@ -15,6 +15,7 @@ use crate::identity::framework::Imports;
 use crate::identity::load::Queues;
 use crate::identity::naming::Given;
 use crate::meter::sample::Samples;
+use crate::trace::rules::Chosen;
 
 /// One step's cause.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct Origin {
     pub wall: WallOffset,
     /// Names given on the command line.
     pub given: Given,
+    /// What is left out on purpose and what is shown beside, as the command line says.
+    #[serde(default)]
+    pub chosen: Chosen,
     /// How long after its fork a worker that has not beaten is stuck, in nanoseconds.
     pub stuck_after_ns: u64,
     /// Between two meter reports, in nanoseconds.

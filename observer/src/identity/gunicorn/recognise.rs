@@ -1,8 +1,11 @@
 //! Which framework the workers of an arbiter run: asked for when one is at work, kept for all of them.
+use std::sync::Arc;
+
 use super::Change;
 use super::Model;
 use super::Process;
 use crate::clock::KernelTime;
+use crate::identity::Facts;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
 use crate::identity::framework::Framework;
@@ -43,6 +46,12 @@ impl Model {
         let process = self.server(pid).and_then(|pid| self.processes.get(&pid));
         let keeper = process.and_then(|process| self.keeper(process));
         keeper.and_then(|keeper| keeper.recognition.framework()).unwrap_or(Framework::Python)
+    }
+
+    /// The facts of the master of a process that serves.
+    pub fn master(&self, pid: u32) -> Option<Arc<Facts>> {
+        let process = self.server(pid).and_then(|pid| self.processes.get(&pid))?;
+        self.keeper(process)?.facts.clone()
     }
 
     /// Who keeps what is known of a worker: its arbiter, whose workers all run the same; an orphan itself.
