@@ -15,10 +15,15 @@ use crate::config::Raw;
 use crate::identity::naming::Given;
 use crate::identity::naming::InstanceFormat;
 use crate::kernel::catalog::Variant;
+use crate::trace::rules::Chosen;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by TERM or INT; 64 wrong usage or option; 69 this kernel or host cannot do it \
 (`sw-observe check` says why); 70 a bug; 74 output could not be written; 77 no permission (run as root).";
+
+/// Names of parameters that are secrets as a rule.
+const REDACTED: &str =
+    "*passw*,pwd,*secret*,*token*,auth,authorization,*session*,*signature*,*credential*,*api?key*,apikey";
 
 /// Watches gunicorn from outside with eBPF and reports traces and metrics to a SkyWalking OAP.
 #[derive(Debug, Parser)]
@@ -92,6 +97,35 @@ pub struct RunArgs {
     /// Namespace: services are called `name|namespace`
     #[arg(long, value_name = "NAME", env = "SW_AGENT_NAMESPACE")]
     namespace: Option<String>,
+    /// Leave out requests whose path ends so, with commas between, instead of what the targets' environments say; empty for none
+    #[arg(long, value_name = "LIST", env = "SW_AGENT_IGNORE_SUFFIX")]
+    ignore_suffix: Option<String>,
+    /// Leave out requests whose path is like one of these: `?`, `*` within a segment, `**` across them
+    #[arg(long, value_name = "LIST", env = "SW_AGENT_TRACE_IGNORE_PATH")]
+    ignore_path: Option<String>,
+    /// Leave out requests with one of these methods
+    #[arg(long, value_name = "LIST", env = "SW_PLUGIN_HTTP_IGNORE_METHOD")]
+    ignore_method: Option<String>,
+    /// Report at most so many requests of each worker in three seconds; 0 is all
+    #[arg(long, value_name = "N", env = "SW_SAMPLE_N_PER_3_SECS")]
+    sample_n_per_3_secs: Option<u32>,
+    /// Show the parameters of every request's query as tag `http.params`
+    #[arg(long)]
+    http_params: bool,
+    /// How many characters of them are shown; a negative number for all
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        env = "SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD"
+    )]
+    http_params_length: Option<i64>,
+    /// Which parameters' values are shown as `***`: patterns for names, with commas between
+    #[arg(long, value_name = "LIST", default_value = REDACTED)]
+    redact: String,
+    /// Take the trace id of a request without `sw8` from its `traceparent` header
+    #[arg(long)]
+    w3c_trace_id: bool,
     /// Print instances, spans and meters, beside shipping them
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "text", require_equals = true)]
     print: Option<Print>,
@@ -217,6 +251,16 @@ impl From<RunArgs> for Raw {
                 },
                 beside_agent: args.beside_agent,
                 ..Given::default()
+            },
+            chosen: Chosen {
+                suffixes: args.ignore_suffix,
+                paths: args.ignore_path,
+                methods: args.ignore_method,
+                samples: args.sample_n_per_3_secs,
+                params: args.http_params,
+                params_length: args.http_params_length,
+                redaction: args.redact,
+                w3c: args.w3c_trace_id,
             },
             targets: args.target,
             exclusions: args.exclude,

@@ -10,6 +10,7 @@ use crate::kernel;
 use crate::kernel::catalog::Variant;
 use crate::report::grpc;
 use crate::report::print::Format;
+use crate::trace::rules::Chosen;
 
 /// Options as given, before they are checked.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,9 @@ pub struct Raw {
     pub tls: bool,
     /// `--service`, `--instance`, `--namespace`, `--instance-format`, `--beside-agent`
     pub given: Given,
+    /// `--ignore-suffix`, `--ignore-path`, `--ignore-method`, `--sample-n-per-3-secs`, `--http-params`,
+    /// `--http-params-length`, `--redact`, `--w3c-trace-id`
+    pub chosen: Chosen,
     /// `--target`
     pub targets: Vec<String>,
     /// `--exclude`
@@ -74,6 +78,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// What to watch, and names that go before those of the targets.
     pub given: Given,
+    /// What is left out on purpose and what is shown beside; it goes before what the targets say.
+    pub chosen: Chosen,
     /// How long after its fork a worker that has not beaten is stuck.
     pub stuck_after: Duration,
     /// Between two meter reports; zero sends none.
@@ -146,12 +152,13 @@ impl Config {
         let meter_period = Duration::from_secs(raw.meter_period_s);
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
         let metrics_listen = raw.metrics_listen.as_deref().map(metrics_listen).transpose()?;
-        let (oap, given) = (oap(&raw)?, Given { targets, ..raw.given });
+        let (oap, given, chosen) = (oap(&raw)?, Given { targets, ..raw.given }, raw.chosen);
         Ok(Config {
             oap,
             print,
             metrics_listen,
             given,
+            chosen,
             stuck_after,
             meter_period,
             collector: raw.collector,

@@ -60,6 +60,45 @@ pub const REASONS: [(Reason, &str); 16] = [
     (Reason::Upgraded, "upgraded"),
 ];
 
+/// Why a request was left out on purpose; that is no loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Omission {
+    /// Its method is ignored.
+    IgnoredMethod,
+    /// Its path is like one that is ignored.
+    IgnoredPath,
+    /// Its path ends as one that is ignored.
+    IgnoredSuffix,
+    /// Its process had as many segments as it may in these three seconds.
+    NotSampled,
+}
+
+/// Every omission with its stable name.
+pub const OMISSIONS: [(Omission, &str); 4] = [
+    (Omission::IgnoredMethod, "ignored_method"),
+    (Omission::IgnoredPath, "ignored_path"),
+    (Omission::IgnoredSuffix, "ignored_suffix"),
+    (Omission::NotSampled, "not_sampled"),
+];
+
+/// Counts per [`Omission`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Omissions([u64; OMISSIONS.len()]);
+
+impl Omissions {
+    /// Counts one.
+    pub fn count(&mut self, omission: Omission) {
+        if let Some(slot) = self.0.get_mut(omission as usize) {
+            *slot = slot.saturating_add(1);
+        }
+    }
+
+    /// Every omission that counted something, by name.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        OMISSIONS.iter().zip(self.0).filter(|(_, n)| *n > 0).map(|((_, name), n)| (*name, n))
+    }
+}
+
 /// Counts per [`Reason`] of a part that has a single owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drops([u64; REASONS.len()]);

@@ -126,6 +126,7 @@ pub struct Gunicorn {
     base: String,
     address: Address,
     dir: PathBuf,
+    app: &'static str,
 }
 
 impl Gunicorn {
@@ -184,7 +185,8 @@ impl Gunicorn {
         command.arg("--config").arg(apps.join("gunicorn.conf.py"));
         command.args(&launch.args).arg(launch.app);
         let child = must(command.spawn(), format_args!("start {command:?}"));
-        let mut gunicorn = Self { child, service, base, address: Address::Unix(socket), dir };
+        let mut gunicorn =
+            Self { child, service, base, address: Address::Unix(socket), dir, app: launch.app };
         if launch.port != 0 {
             gunicorn.address = Address::Tcp(([127, 0, 0, 1], launch.port).into());
         } else if !launch.unix {
@@ -205,6 +207,16 @@ impl Gunicorn {
     /// Where it serves.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// SkyWalking's number of the framework that its application is made with.
+    pub fn component(&self) -> i32 {
+        match self.app {
+            "flask_app:app" => 7001,
+            "tornado_app:app" => 7005,
+            "fastapi_app:app" => 7014,
+            _ => 7000,
+        }
     }
 
     /// Its service: no other gunicorn has it.

@@ -85,6 +85,9 @@ pub enum Line {
     Stats {
         /// What was lost, by reason.
         drops: BTreeMap<String, u64>,
+        /// What was left out on purpose, by reason.
+        #[serde(default)]
+        left_out: BTreeMap<String, u64>,
     },
 }
 
@@ -388,10 +391,16 @@ impl Report {
         );
     }
 
+    /// What was left out on purpose, by reason.
+    pub fn left_out(&self) -> Vec<(&str, u64)> {
+        let Some(Line::Stats { left_out, .. }) = self.lines.last() else { return Vec::new() };
+        left_out.iter().map(|(reason, n)| (reason.as_str(), *n)).collect()
+    }
+
     /// What was lost, by reason; a clean stop says it.
     pub fn drops(&self) -> &BTreeMap<String, u64> {
         match self.lines.last() {
-            Some(Line::Stats { drops }) => drops,
+            Some(Line::Stats { drops, .. }) => drops,
             last => {
                 panic!("the last line of sw-observe is not its stats but {last:?}; its log:\n{}", self.stderr)
             }

@@ -18,8 +18,6 @@ use crate::observer::segments;
 const EARLY: f64 = 2.0;
 /// How much later than the client's an end may seem, in ms.
 const LATE: f64 = 5.0;
-/// SkyWalking's number for Python.
-const PYTHON: i32 = 7000;
 /// The most faults that a failure lists.
 const SHOWN: usize = 20;
 
@@ -123,7 +121,7 @@ impl<'a> Expectation<'a> {
             wrong.push("instance".to_owned());
         }
         match segment.spans.as_slice() {
-            [span] => wrong.extend(span_faults(sent, span)),
+            [span] => wrong.extend(span_faults(sent, span, self.gunicorn.component())),
             spans => wrong.push(format!("{} spans", spans.len())),
         }
         for (name, id) in [("trace_id", &segment.trace_id), ("segment_id", &segment.segment_id)] {
@@ -198,7 +196,7 @@ fn is_abandoned(sent: &Sent, segment: &Segment) -> bool {
 }
 
 /// What is wrong with the span of a request.
-fn span_faults(sent: &Sent, span: &Span) -> Vec<String> {
+fn span_faults(sent: &Sent, span: &Span, component: i32) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut check = |is_right: bool, what: &str| {
         if !is_right {
@@ -210,7 +208,7 @@ fn span_faults(sent: &Sent, span: &Span) -> Vec<String> {
     let rest = span.tag("http.url").and_then(|found| found.strip_prefix(&url));
     let names: Vec<_> = span.tags.iter().map(|(name, _)| name.as_str()).collect();
     check(
-        span.kind == "entry" && span.layer == "Http" && span.component == PYTHON,
+        span.kind == "entry" && span.layer == "Http" && span.component == component,
         "kind, layer or component",
     );
     check(span.tag("http.method") == Some(&sent.method), "http.method");

@@ -36,6 +36,7 @@ use crate::pipeline::input::Origin;
 use crate::pipeline::output::Output;
 use crate::pipeline::tape;
 use crate::process::facts;
+use crate::process::imports;
 use crate::process::programs::Programs;
 use crate::process::queues;
 use crate::process::sample::Sampler;
@@ -209,6 +210,7 @@ impl Observer {
             seed: fastrand::u64(..),
             wall: clock::wall_offset(),
             given: config.given.clone(),
+            chosen: config.chosen.clone(),
             stuck_after_ns: nanoseconds(config.stuck_after),
             meter_period_ns: nanoseconds(config.meter_period),
             connections: config.kernel.connections as usize,
@@ -261,8 +263,10 @@ impl Observer {
                 tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
             pipeline.step_record(record, outputs);
-            // A master's facts come before what its workers do, however far behind the reader is.
-            let asks = outputs.iter().any(|output| matches!(output, Output::AskFacts(_)));
+            // A master's facts come before what its workers do, and their framework before their requests, however far
+            // behind the reader is.
+            let asks = |output: &Output| matches!(output, Output::AskFacts(_) | Output::AskImports(..));
+            let asks = outputs.iter().any(asks);
             if asks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.perform();
@@ -278,7 +282,7 @@ impl Observer {
         self.ticks = self.ticks.wrapping_add(1);
         self.probes.flush_log();
         self.sinks.lost(self.probes.counters.losses());
-        self.sinks.publish(self.pipeline.drops(), self.records);
+        self.sinks.publish(&self.pipeline, self.records);
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
         }
@@ -312,6 +316,10 @@ impl Observer {
                     self.timing.read(&mut self.probes, &mut self.sampler, &mut samples);
                     samples.queues = self.queues.read(samples.at, &processes, true);
                     self.step(&Input::Samples(samples));
+                }
+                Output::AskImports(process, application) => {
+                    let imports = imports::read(process, application.as_ref(), self.sampler.images());
+                    self.step(&Input::Imports { process, imports });
                 }
                 Output::AskQueues(processes) => {
                     let at = clock::kernel_now();
@@ -368,8 +376,8 @@ impl Observer {
         self.probes.detach(); // first, so that what is left has an end
         while self.drain() {}
         self.sinks.lost(self.probes.counters.losses());
-        self.sinks.publish(self.pipeline.drops(), self.records);
+        self.sinks.publish(&self.pipeline, self.records);
         let taped = self.tape.map_or(Ok(()), Recording::finish);
-        self.sinks.stop(self.pipeline.drops(), FLUSH_LIMIT).await.and(taped)
+        self.sinks.stop(&self.pipeline, FLUSH_LIMIT).await.and(taped)
     }
 }

@@ -82,6 +82,7 @@ mod tests {
             seed: 1,
             wall: Default::default(),
             given: Default::default(),
+            chosen: Default::default(),
             stuck_after_ns: 0,
             meter_period_ns: 0,
             connections: 1,

@@ -11,7 +11,7 @@ use crate::pipeline::tape;
 use crate::report::print::Format;
 use crate::report::print::Printer;
 
-/// Prints what the tape leads to, and at the end what was lost.
+/// Prints what the tape leads to, and at the end what was lost or left out.
 pub fn replay(path: &Path, format: Format, out: impl Write) -> Result<(), AppError> {
     let file = File::open(path).map_err(tape::TapeError::Io)?;
     let (origin, inputs) = tape::read(BufReader::new(file))?;
@@ -25,5 +25,6 @@ pub fn replay(path: &Path, format: Format, out: impl Write) -> Result<(), AppErr
         }
     }
     let drops: Vec<_> = pipeline.drops().named().collect();
-    printer.stats(&drops).and_then(|()| printer.flush()).map_err(AppError::Output)
+    let left_out: Vec<_> = pipeline.omissions().named().collect();
+    printer.stats(&drops, &left_out).and_then(|()| printer.flush()).map_err(AppError::Output)
 }

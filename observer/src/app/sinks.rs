@@ -15,6 +15,7 @@ use crate::expose::board::Queue;
 use crate::expose::page::About;
 use crate::kernel::Probes;
 use crate::kernel::attach::Attachment;
+use crate::pipeline::Pipeline;
 use crate::pipeline::output::Output;
 use crate::report::Oap;
 use crate::report::Report;
@@ -47,6 +48,7 @@ pub fn report(output: Output) -> Option<Report> {
         Output::AskFacts(_)
         | Output::AskHolders
         | Output::AskSamples(_)
+        | Output::AskImports(..)
         | Output::AskQueues(_)
         | Output::Watch(..)
         | Output::Disregard(..)
@@ -92,7 +94,7 @@ impl Sinks {
     }
 
     /// Shows what is served as it is now; `records` were read so far.
-    pub fn publish(&mut self, pipeline: &Drops, records: u64) {
+    pub fn publish(&mut self, pipeline: &Pipeline, records: u64) {
         if self.exposer.is_none() {
             return;
         }
@@ -101,7 +103,8 @@ impl Sinks {
             let of = ["segments", "meters", "events"].into_iter().zip(waiting);
             of.map(|(of, waiting)| Queue { of, waiting, capacity }).collect()
         });
-        let counts = Counts { losses: self.all(pipeline), records, queues };
+        let left_out = pipeline.omissions().named().collect();
+        let counts = Counts { losses: self.all(pipeline.drops()), left_out, records, queues };
         if let Some(exposer) = &mut self.exposer {
             exposer.publish(counts);
         }
@@ -148,16 +151,21 @@ impl Sinks {
     }
 
     /// Sends what waits, for `limit` at most, and says what was lost.
-    pub async fn stop(mut self, pipeline: &Drops, limit: Duration) -> Result<(), AppError> {
+    pub async fn stop(mut self, pipeline: &Pipeline, limit: Duration) -> Result<(), AppError> {
         if let Some(oap) = self.oap.take() {
             let left = oap.stop(limit).await;
             if left > 0 {
                 tracing::warn!(left, "stopped before everything was sent to OAP");
             }
         }
-        self.warn_of_losses(pipeline);
-        let all = self.all(pipeline);
-        self.print(|printer| printer.stats(&all));
+        self.warn_of_losses(pipeline.drops());
+        let all = self.all(pipeline.drops());
+        let left_out: Vec<_> = pipeline.omissions().named().collect();
+        if !left_out.is_empty() {
+            let said: Vec<String> = left_out.iter().map(|(why, n)| format!("{why}={n}")).collect();
+            tracing::info!("left out on purpose: {}", said.join(" "));
+        }
+        self.print(|printer| printer.stats(&all, &left_out));
         self.flush();
         tracing::info!("stopped");
         match self.broken {

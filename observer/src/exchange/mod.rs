@@ -88,6 +88,8 @@ pub struct Exchange {
     pub host: Option<String>,
     /// `sw8` header.
     pub sw8: Option<String>,
+    /// `traceparent` header.
+    pub traceparent: Option<String>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
     /// When the request's first byte was ready to be read; `None` when not known.

@@ -354,6 +354,7 @@ impl Connection {
                 target: head.target,
                 host: head.host,
                 sw8: head.sw8,
+                traceparent: head.traceparent,
                 status: None,
                 ready,
                 start: at,

@@ -27,6 +27,8 @@ pub struct Shown {
 pub struct Counts {
     /// What was lost, by the name of the reason; those that lost nothing may be left out.
     pub losses: Vec<(&'static str, u64)>,
+    /// What was left out on purpose, likewise.
+    pub left_out: Vec<(&'static str, u64)>,
     /// Entries of the ring that were read.
     pub records: u64,
     /// What waits for OAP, with the most that may; empty without an OAP.

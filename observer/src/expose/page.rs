@@ -14,6 +14,7 @@ use crate::meter::Meter;
 use crate::meter::definition::DEFINITIONS;
 use crate::meter::definition::Definition;
 use crate::meter::definition::Kind;
+use crate::stats::OMISSIONS;
 use crate::stats::REASONS;
 
 const ROLES: [Role; 7] = [
@@ -101,6 +102,12 @@ fn counts(text: &mut Text, board: &Board) {
     for reason in reasons {
         let losses = board.counts.losses.iter().filter(|(name, _)| *name == reason);
         family.sample([("reason", reason)], losses.map(|(_, n)| n).sum::<u64>());
+    }
+    let help = "Requests that were left out on purpose, by reason; the reasons are in README.md.";
+    let mut family = text.family("sw_observe_left_out_total", Kind::Counter, help);
+    for (_, reason) in OMISSIONS {
+        let left_out = board.counts.left_out.iter().filter(|(name, _)| *name == reason);
+        family.sample([("reason", reason)], left_out.map(|(_, n)| n).sum::<u64>());
     }
     let help = "Instances that are there, by role.";
     let mut family = text.family("sw_observe_instances", Kind::Gauge, help);
@@ -213,6 +220,7 @@ mod tests {
 
         board.take(&Report::Hello(instance("a", 1, Role::Worker)));
         board.counts = Counts {
+            left_out: vec![("ignored_path", 4)],
             losses: vec![("ring_full", 3), ("gap", 2)],
             records: 7,
             queues: vec![Queue { of: "segments", waiting: 4, capacity: 10 }],
@@ -222,6 +230,8 @@ mod tests {
             "sw_observe_lost_total{reason=\"ring_full\"} 3",
             "sw_observe_lost_total{reason=\"gap\"} 2",
             "sw_observe_lost_total{reason=\"cut\"} 0",
+            "sw_observe_left_out_total{reason=\"ignored_path\"} 4",
+            "sw_observe_left_out_total{reason=\"not_sampled\"} 0",
             "sw_observe_instances{role=\"worker\"} 1",
             "sw_observe_records_total 7",
             "sw_observe_queue_entries{kind=\"segments\"} 4",

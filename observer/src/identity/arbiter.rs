@@ -95,6 +95,11 @@ impl Arbiter {
         }
     }
 
+    /// When it was told to reload last.
+    pub fn reloaded(&self) -> Option<KernelTime> {
+        self.reloaded
+    }
+
     /// Why it asks a worker to end that was forked at `forked`, if that was seen; unknown where the arbiter may have been
     /// asked before it was watched.
     pub fn why(&self, now: KernelTime, forked: Option<KernelTime>, blind: bool) -> Cause {

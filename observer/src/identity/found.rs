@@ -121,7 +121,8 @@ fn arbiter(holder: &Holder, parent: Option<(&Holder, Role)>, holders: &[Holder])
     let owned: Vec<&SlotFile> = owned.collect();
     let mut others = holders.iter().filter(|other| other.facts.key != facts.key);
     let shares = |other: &&Holder| owned.iter().any(|slot| other.slots.contains(*slot));
-    let is_worker = |other: &Holder| other.facts.parent == facts.key.pid && !other.catches(HUP | USR2);
+    // aiohttp's worker takes away the handler of CHLD alone.
+    let is_worker = |other: &Holder| other.facts.parent == facts.key.pid && !other.catches(ARBITER | USR2);
     // A hook's child keeps the slots that its master has closed since, and forks none of their workers.
     let forks = others.clone().filter(shares).any(is_worker);
     let alone = of_arbiter.is_none() && !others.any(|other| shares(&other));
@@ -229,6 +230,15 @@ mod tests {
         assert_eq!(cast(&holders), [(11, "orphan", None)]);
         // A master whose only worker has just died.
         assert_eq!(cast(&[holder(10, 1, &[2], MASTER)]), [(10, "master", None)]);
+    }
+
+    #[test]
+    fn a_worker_may_keep_most_of_its_masters_handlers() {
+        let aiohttp = MASTER & !bit(17);
+        let holders =
+            [holder(10, 1, &[1, 2], MASTER), holder(11, 10, &[1], aiohttp), holder(12, 10, &[2], aiohttp)];
+        let workers = [(11, "worker", Some(10)), (12, "worker", Some(10))];
+        assert_eq!(cast(&holders), [&[(10, "master", None)], &workers[..]].concat());
     }
 
     #[test]

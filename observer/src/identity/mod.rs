@@ -4,6 +4,7 @@ pub mod cause;
 mod chronicle;
 pub mod event;
 pub mod found;
+pub mod framework;
 pub mod gunicorn;
 mod life;
 pub mod load;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use wildmatch::WildMatch;
 
 use super::Facts;
+use super::framework::Framework;
 use super::naming::arguments;
 
 /// What to watch. Without a rule: every gunicorn.
@@ -23,14 +24,18 @@ pub enum Admission {
     Yes {
         /// The name that its rule gives it, without a namespace.
         service: Option<String>,
+        /// The framework that its rule says it runs.
+        framework: Option<Framework>,
     },
 }
 
 /// One `--target`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Rule {
     conditions: Conditions,
     service: Option<String>,
+    framework: Option<Framework>,
 }
 
 /// All of those that are given must hold.
@@ -63,7 +68,7 @@ impl Targets {
         let matching = rules.iter().find(|rule| rule.conditions.hold(master, service));
         let excluded = || self.excluded.iter().any(|conditions| conditions.hold(master, service));
         match matching.filter(|_| !excluded()) {
-            Some(rule) => Admission::Yes { service: rule.service.clone() },
+            Some(rule) => Admission::Yes { service: rule.service.clone(), framework: rule.framework },
             None => Admission::No,
         }
     }
@@ -80,7 +85,9 @@ impl Rule {
             match key {
                 "as" if rule.service.is_some() => return Err(twice(key)),
                 "as" => rule.service = Some(value.to_owned()),
-                _ => rule.conditions.add(key, value, ", as")?,
+                "framework" if rule.framework.is_some() => return Err(twice(key)),
+                "framework" => rule.framework = Some(Framework::by_name(value)?),
+                _ => rule.conditions.add(key, value, ", as, framework")?,
             }
         }
         Ok(rule)
@@ -205,8 +212,8 @@ mod tests {
 
     #[test]
     fn the_first_match_names_and_an_exclusion_has_the_last_word() {
-        let named = |service: &str| Admission::Yes { service: Some(service.to_owned()) };
-        let all = Admission::Yes { service: None };
+        let named = |service: &str| Admission::Yes { service: Some(service.to_owned()), framework: None };
+        let all = Admission::Yes { service: None, framework: None };
         let cases: &[(&[&str], &[&str], Admission)] = &[
             (&[], &[], all.clone()),
             (&[], &["port=8000"], Admission::No),
@@ -235,6 +242,9 @@ mod tests {
             (&["gunicorn:pid=-1"], &[], "--target", "pid=-1 is not a pid"),
             (&["gunicorn:container=shop"], &[], "--target", "is not the beginning of a container's id"),
             (&["gunicorn:name=x"], &[], "--target", "\"name\" is no key: give one of service, pid"),
+            (&["gunicorn:framework=rails"], &[], "--target", "framework=rails is not known: give one of"),
+            (&["gunicorn:framework=flask,framework=flask"], &[], "--target", "framework is given twice"),
+            (&[], &["framework=flask"], "--exclude", "\"framework\" is no key"),
             (&["gunicorn:as=x,as=y"], &[], "--target", "as is given twice"),
             (&["gunicorn:port=1,port=2"], &[], "--target", "port is given twice"),
             (&[], &["as=x"], "--exclude", "\"as\" is no key"),

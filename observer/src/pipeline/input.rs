@@ -10,9 +10,12 @@ use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 use crate::identity::Facts;
 use crate::identity::Holder;
+use crate::identity::ProcessKey;
+use crate::identity::framework::Imports;
 use crate::identity::load::Queues;
 use crate::identity::naming::Given;
 use crate::meter::sample::Samples;
+use crate::trace::rules::Chosen;
 
 /// One step's cause.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,13 @@ pub enum Input {
         /// They.
         queues: Queues,
     },
+    /// What a process has imported that was asked for; nothing where that cannot be read.
+    Imports {
+        /// Which process.
+        process: ProcessKey,
+        /// What it has.
+        imports: Option<Imports>,
+    },
     /// Time passed.
     Tick {
         /// Now.
@@ -60,6 +70,9 @@ pub struct Origin {
     pub wall: WallOffset,
     /// Names given on the command line.
     pub given: Given,
+    /// What is left out on purpose and what is shown beside, as the command line says.
+    #[serde(default)]
+    pub chosen: Chosen,
     /// How long after its fork a worker that has not beaten is stuck, in nanoseconds.
     pub stuck_after_ns: u64,
     /// Between two meter reports, in nanoseconds.

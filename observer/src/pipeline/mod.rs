@@ -34,9 +34,11 @@ use crate::meter;
 use crate::meter::Meters;
 use crate::meter::sample::Samples;
 use crate::stats::Drops;
+use crate::stats::Omissions;
 use crate::stats::Reason;
 use crate::trace::Segment;
 use crate::trace::segment::Segments;
+use crate::trace::segment::Server;
 use input::Input;
 use input::Origin;
 use output::Output;
@@ -77,7 +79,7 @@ impl Pipeline {
             exchanges: Exchanges::new(origin.connections),
             findings: Findings::default(),
             changes: Vec::new(),
-            segments: Segments::new(origin.seed),
+            segments: Segments::new(origin.seed, origin.chosen.clone()),
             meters: Meters::new(origin.meter_period_ns),
             wall: origin.wall,
             read_to: KernelTime::default(),
@@ -105,6 +107,7 @@ impl Pipeline {
                 self.model.alive(&living, &mut self.changes);
             }
             Input::Queues { at, queues } => self.looked(*at, queues),
+            Input::Imports { process, imports } => self.model.recognised(*process, imports.as_ref()),
             Input::Tick { at, wall } => {
                 self.wall = *wall;
                 self.model.tick(*at, *wall, &mut self.changes);
@@ -176,6 +179,11 @@ impl Pipeline {
     /// What was lost so far.
     pub fn drops(&self) -> &Drops {
         &self.findings.drops
+    }
+
+    /// What was left out on purpose so far.
+    pub fn omissions(&self) -> &Omissions {
+        self.segments.omissions()
     }
 
     fn record(&mut self, bytes: &[u8], outputs: &mut Vec<Output>) {
@@ -266,6 +274,9 @@ impl Pipeline {
         for turn in self.findings.turns.drain(..) {
             let Turn { pid, at, from, to, waited } = turn;
             self.model.turned(pid, at, from, to, waited);
+            if to > from {
+                self.model.wonder(at, pid, &mut self.changes); // it may serve before it beats
+            }
         }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
         for exchange in std::mem::take(&mut self.findings.exchanges) {
@@ -276,6 +287,8 @@ impl Pipeline {
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
+        let framework = self.model.framework(exchange.pid);
+        let master = self.model.master(exchange.pid).unwrap_or_default();
         let quiet = self.model.is_quiet(exchange.pid);
         let Some(instance) = self.model.instance(exchange.start, exchange.pid, &mut self.changes) else {
             if quiet {
@@ -285,12 +298,19 @@ impl Pipeline {
             self.stranger = true;
             return None;
         };
-        self.segments.segment(exchange, instance, self.wall, &mut self.findings.drops)
+        let server = Server { instance, framework, master };
+        self.segments.segment(exchange, &server, self.wall, &mut self.findings.drops)
     }
 
     fn announce(&mut self, outputs: &mut Vec<Output>) {
+        for change in &self.changes {
+            if let Change::Bye(instance) = change {
+                self.segments.forget(instance.process);
+            }
+        }
         outputs.extend(self.changes.drain(..).map(|change| match change {
             Change::Ask(pid) => Output::AskFacts(pid),
+            Change::AskImports(process, application) => Output::AskImports(process, application),
             Change::Hello(instance) => Output::Hello(instance),
             Change::Bye(instance) => Output::Bye(instance),
             Change::Watch(process, role) => Output::Watch(process, role),
@@ -329,6 +349,7 @@ mod tests {
     use super::*;
     use crate::identity::Facts;
     use crate::identity::naming::Given;
+    use crate::trace::rules::Chosen;
 
     fn origin() -> Origin {
         Origin {
@@ -336,6 +357,7 @@ mod tests {
             seed: 1,
             wall: WallOffset(0),
             given: Given::default(),
+            chosen: Chosen::default(),
             stuck_after_ns: 0,
             meter_period_ns: 0,
             connections: 16,

@@ -8,6 +8,7 @@ use crate::identity::Instance;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
 use crate::identity::event::Event;
+use crate::identity::framework::Application;
 use crate::meter::MeterBatch;
 use crate::trace::Segment;
 
@@ -30,6 +31,8 @@ pub enum Output {
     AskFacts(u32),
     /// Look for processes that hold worker slots: one serves whose start went by unseen. The answer is an input.
     AskHolders,
+    /// Read what this process has imported, and what its application is; the answer is an input.
+    AskImports(ProcessKey, Option<Application>),
     /// Read the numbers of these processes and of the host; the answer is an input.
     AskSamples(Vec<ProcessKey>),
     /// Look at the queues of these processes: they may not keep up. The answer is an input.

@@ -22,11 +22,21 @@ use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 19] = [
+const VARIABLES: [&str; 29] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
     "SW_AGENT_INSTANCE_PROPERTIES_JSON",
+    "SW_AGENT_IGNORE_SUFFIX",
+    "SW_AGENT_TRACE_IGNORE_PATH",
+    "SW_PLUGIN_HTTP_IGNORE_METHOD",
+    "SW_SAMPLE_N_PER_3_SECS",
+    "SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD",
+    "SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS",
+    "SW_PLUGIN_SANIC_COLLECT_HTTP_PARAMS",
+    "SW_PLUGIN_DJANGO_COLLECT_HTTP_PARAMS",
+    "SW_PLUGIN_FASTAPI_COLLECT_HTTP_PARAMS",
+    "SW_PLUGIN_BOTTLE_COLLECT_HTTP_PARAMS",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "DD_SERVICE",

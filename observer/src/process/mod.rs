@@ -3,6 +3,7 @@ mod cgroup;
 mod config_file;
 mod diag;
 pub mod facts;
+pub mod imports;
 mod ports;
 pub mod program;
 pub mod programs;

@@ -24,6 +24,8 @@ pub struct Layout {
     pub stats: Stats,
     /// The lock.
     pub gil: Gil,
+    /// In the interpreter: a pointer to the dictionary of modules.
+    pub modules: u64,
 }
 
 /// Where what the collector did is.
@@ -50,14 +52,14 @@ pub enum Gil {
 impl Layout {
     /// Of a release that has no table of its own.
     pub fn known(minor: u8) -> Option<Layout> {
-        let (main, threads, stats, gil) = match minor {
-            8 => (40, 8, Stats::Runtime(472), Gil::Runtime(1152)),
-            9 | 10 => (40, 8, Stats::Interpreter(744), Gil::Runtime(352)),
-            11 => (48, 16, Stats::Interpreter(776), Gil::Runtime(360)),
-            12 => (48, 72, Stats::Interpreter(240), Gil::Pointer(384)),
+        let (main, threads, stats, gil, modules) = match minor {
+            8 => (40, 8, Stats::Runtime(472), Gil::Runtime(1152), 56),
+            9 | 10 => (40, 8, Stats::Interpreter(744), Gil::Runtime(352), 856),
+            11 => (48, 16, Stats::Interpreter(776), Gil::Runtime(360), 888),
+            12 => (48, 72, Stats::Interpreter(240), Gil::Pointer(384), 944),
             _ => return None,
         };
-        Some(Layout { main, threads, next: 8, stats, gil })
+        Some(Layout { main, threads, next: 8, stats, gil, modules })
     }
 
     /// Of a release whose runtime begins with a table; `None` for one that is not known, or without a lock.
@@ -76,9 +78,11 @@ impl Layout {
             15 if word(97)? == RINGS_WORDS as u64 * 8 => (word(11)?, word(15)?, 24, Stats::Rings(word(98)?)),
             _ => return None,
         };
+        // The dictionary of modules stands behind the collector.
+        let modules = word(if minor == 13 { 11 } else { 12 })?;
         let (threads, next, interpreter) = (word(9)?, word(next)?, word(next + 1)?);
         let (Stats::Runtime(at) | Stats::Interpreter(at) | Stats::Rings(at)) = stats;
-        let is_bounded = [head, threads, gc, gil, next, at].iter().all(|offset| *offset < 1 << 20);
+        let is_bounded = [head, threads, gc, gil, next, at, modules].iter().all(|offset| *offset < 1 << 20);
         if !is_bounded || interpreter != next + 8 {
             return None;
         }
@@ -86,7 +90,7 @@ impl Layout {
             Stats::Rings(at) => Stats::Rings(gc + at),
             Stats::Runtime(at) | Stats::Interpreter(at) => Stats::Interpreter(gc + at),
         };
-        Some(Layout { main: head + 8, threads, next, stats, gil: Gil::Pointer(gil) })
+        Some(Layout { main: head + 8, threads, next, stats, gil: Gil::Pointer(gil), modules })
     }
 }
 
@@ -103,6 +107,7 @@ mod tests {
         words[5] = 808;
         words[9] = 7344;
         words[11] = 7408;
+        words[12] = 7672;
         words[15] = 16;
         words[24] = 8;
         words[25] = 16;
@@ -118,6 +123,7 @@ mod tests {
             next: 8,
             stats: Stats::Interpreter(7528),
             gil: Gil::Pointer(16),
+            modules: 7672,
         };
         assert_eq!(Layout::table(14, &words(14, 0)), Some(wanted));
         assert_eq!(Layout::table(13, &words(14, 0)), None);

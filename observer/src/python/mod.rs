@@ -3,5 +3,7 @@ pub mod collector;
 pub mod image;
 mod layout;
 mod memory;
+pub mod modules;
+mod objects;
 pub mod runtime;
 pub mod version;

@@ -181,6 +181,12 @@ impl Runtime {
         &self.placed
     }
 
+    /// The interpreter's memory, and in it the dictionary of modules.
+    pub(super) fn modules(&self) -> Option<(&Memory, u64)> {
+        let interpreter = self.memory.word(self.placed.runtime().wrapping_add(self.layout.main))?;
+        Some((&self.memory, self.memory.word(interpreter.wrapping_add(self.layout.modules))?))
+    }
+
     fn gil(&self, interpreter: u64) -> Option<u64> {
         match self.layout.gil {
             Gil::Runtime(offset) => Some(self.placed.runtime().wrapping_add(offset)),

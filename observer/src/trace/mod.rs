@@ -1,7 +1,11 @@
 //! Exchanges to SkyWalking segments.
+mod ant;
+mod params;
+pub mod rules;
 pub mod segment;
 pub mod span;
 pub mod sw8;
+mod w3c;
 
 use std::sync::Arc;
 

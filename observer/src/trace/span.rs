@@ -3,21 +3,63 @@ use super::Reference;
 use super::Span;
 use super::SpanKind;
 use super::SpanLayer;
+use super::params;
+use super::rules::Rules;
+use super::w3c;
 use crate::clock::WallOffset;
 use crate::exchange::Ends;
 use crate::exchange::Exchange;
 use crate::exchange::Outcome;
+use crate::identity::framework::Framework;
 
-/// `Python` in OAP's list: the component until the framework is known.
-const PYTHON: i32 = 7000;
+/// The ids of OAP's `component-libraries.yml` that the agent's plugins send.
+fn component(framework: Framework) -> i32 {
+    match framework {
+        Framework::Python => 7000,
+        Framework::Flask => 7001,
+        Framework::Django => 7004,
+        Framework::Tornado => 7005,
+        Framework::Sanic => 7007,
+        Framework::Aiohttp => 7008,
+        Framework::Pyramid => 7009,
+        Framework::Falcon => 7012,
+        Framework::FastApi => 7014,
+        Framework::Bottle => 7015,
+    }
+}
+
+/// The client as the framework's plugin names it: Pyramid's and Falcon's without its port, and FastAPI's says so where
+/// there is none.
+fn peer(ends: &Ends, framework: Framework) -> String {
+    match (ends, framework) {
+        (Ends::Tcp { peer, .. }, Framework::Pyramid | Framework::Falcon) => peer.ip().to_string(),
+        (Ends::Tcp { peer, .. }, _) => peer.to_string(),
+        (Ends::Unix, Framework::FastApi) => "unknown".to_owned(),
+        (Ends::Unix | Ends::Unknown, _) => String::new(),
+    }
+}
 
 /// The entry span of a request, as the root of its segment.
-pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Span {
+pub fn entry(
+    exchange: &Exchange,
+    framework: Framework,
+    rules: &Rules,
+    wall: WallOffset,
+    refs: Vec<Reference>,
+) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
     let mut tags = vec![("http.method", exchange.method.clone()), ("http.url", url(exchange))];
+    if rules.shows_params(framework) {
+        let (_, query) = exchange.target.split_once('?').unwrap_or_default();
+        let query = query.split('#').next().unwrap_or_default();
+        let params = params::of(query, &rules.redaction, rules.params_length);
+        tags.extend(params.map(|params| ("http.params", params)));
+    }
     if let Some(status) = exchange.status {
         tags.push(("http.status_code", status.to_string()));
     }
+    let traceparent = exchange.traceparent.as_ref().filter(|header| w3c::trace_id(header).is_some());
+    tags.extend(traceparent.map(|header| ("traceparent", header.clone())));
     Span {
         id: 0,
         parent: -1,
@@ -25,13 +67,10 @@ pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Spa
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
         operation: operation(exchange),
-        peer: match &exchange.ends {
-            Ends::Tcp { peer, .. } => peer.to_string(),
-            Ends::Unix | Ends::Unknown => String::new(),
-        },
+        peer: peer(&exchange.ends, framework),
         kind: SpanKind::Entry,
         layer: SpanLayer::Http,
-        component: PYTHON,
+        component: component(framework),
         is_error: match exchange.status {
             Some(status) => status >= 400,
             None => exchange.outcome == Outcome::Cut,
@@ -64,7 +103,7 @@ impl Target<'_> {
 }
 
 /// Raw path: what the agent calls an endpoint.
-fn operation(exchange: &Exchange) -> String {
+pub(super) fn operation(exchange: &Exchange) -> String {
     match Target::of(&exchange.target).path {
         "" => "/".to_owned(),
         path => path.to_owned(),
@@ -93,8 +132,10 @@ fn url(exchange: &Exchange) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::rules::Chosen;
     use super::*;
     use crate::clock::KernelTime;
+    use crate::identity::Facts;
 
     pub(in crate::trace) fn exchange() -> Exchange {
         Exchange {
@@ -108,6 +149,7 @@ pub(super) mod tests {
             target: "/a/b?c=d".into(),
             host: Some("example.test".into()),
             sw8: None,
+            traceparent: None,
             status: Some(200),
             ready: Some(KernelTime(4_000_000)),
             start: KernelTime(5_500_000),
@@ -119,10 +161,25 @@ pub(super) mod tests {
         }
     }
 
+    fn rules(chosen: Chosen) -> Rules {
+        Rules::new(&chosen, &Facts::default())
+    }
+
+    #[test]
+    fn parameters_stand_before_the_status_where_they_are_shown() {
+        let chosen = Chosen { params: true, redaction: "c".into(), ..Chosen::default() };
+        let exchange = Exchange { target: "/a?b=1&c=2#d".into(), ..exchange() };
+        let span = entry(&exchange, Framework::Bottle, &rules(chosen), WallOffset(0), Vec::new());
+        let names: Vec<_> = span.tags.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["http.method", "http.url", "http.params", "http.status_code"]);
+        assert_eq!(span.tags[2].1, "b=[1]\nc=[***]");
+        assert_eq!(span.tags[1].1, "http://example.test/a");
+    }
+
     fn span(change: impl FnOnce(&mut Exchange)) -> Span {
         let mut exchange = exchange();
         change(&mut exchange);
-        entry(&exchange, WallOffset(1_000_000_000), Vec::new())
+        entry(&exchange, Framework::Python, &rules(Chosen::default()), WallOffset(1_000_000_000), Vec::new())
     }
 
     fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (String, String) {
@@ -144,6 +201,21 @@ pub(super) mod tests {
             tags,
             [("http.method", "GET"), ("http.url", "http://example.test/a/b"), ("http.status_code", "200")]
         );
+    }
+
+    #[test]
+    fn a_framework_has_its_component_and_its_peer() {
+        let span = |ends: Ends, framework| {
+            let exchange = Exchange { ends, ..exchange() };
+            let span = entry(&exchange, framework, &rules(Chosen::default()), WallOffset(0), Vec::new());
+            (span.component, span.peer)
+        };
+        let tcp = || exchange().ends;
+        assert_eq!(span(tcp(), Framework::Flask), (7001, "10.0.0.9:40000".to_owned()));
+        assert_eq!(span(tcp(), Framework::Pyramid), (7009, "10.0.0.9".to_owned()));
+        assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".to_owned()));
+        assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".to_owned()));
+        assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, String::new()));
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Model {
             process.is_twin = is_twin;
         }
         self.tell_start(pid, changes);
+        self.wonder(self.now, pid, changes);
     }
 
     /// The master that names a process, and the process's own name.

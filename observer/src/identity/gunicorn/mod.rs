@@ -19,6 +19,8 @@ use super::chronicle::Chronicle;
 use super::chronicle::Open;
 use super::event::Event;
 use super::found;
+use super::framework::Application;
+use super::framework::Recognition;
 use super::life::BLIND;
 use super::life::Life;
 use super::naming::Given;
@@ -30,6 +32,7 @@ mod announce; // who is an instance, under which name
 mod busy; // who keeps up
 mod cast; // who has which role, where that takes more than one look
 mod held; // ends of those that may not have been workers
+mod recognise; // which framework
 mod tell; // which events follow
 
 /// A change that others have to know of.
@@ -41,6 +44,8 @@ pub enum Change {
     Hello(Instance),
     /// An instance is gone.
     Bye(Instance),
+    /// What this worker has imported is needed, and what its application is, where that has a name.
+    AskImports(ProcessKey, Option<Application>),
     /// A process that was there before the probes has to be watched, as what it is.
     Watch(ProcessKey, Role),
     /// A process is not reported: its traffic is nobody's business. With it comes the sign of the SkyWalking agent
@@ -97,6 +102,8 @@ struct Process {
     life: Life,
     /// What it is about, if it is an arbiter.
     arbiter: Arbiter,
+    /// Which framework its workers run.
+    recognition: Recognition,
     /// It replaced its program since it was forked.
     execed: bool,
     /// The worker that was forked for the last slot when this was forked without: they may be the wrong way round.
@@ -416,6 +423,7 @@ impl Model {
                     process.orphaned = true;
                     // Named after its master: what it is called must not depend on when it is first asked for.
                     process.facts = process.facts.take().or_else(|| arbiter.facts.clone());
+                    process.recognition = arbiter.recognition.clone();
                     recast.push((process.key.pid, Role::Orphan));
                 }
                 Some(Role::UpgradeMaster) => {
@@ -454,6 +462,7 @@ impl Process {
             is_twin: false,
             life: Life::default(),
             arbiter: Arbiter::default(),
+            recognition: Recognition::default(),
             execed: false,
             instead_of: None,
             orphaned: false,

@@ -12,6 +12,8 @@ pub use instance::distinct;
 pub use instance::master;
 pub use instance::orphan;
 pub use instance::worker;
+pub use service::application;
+pub use service::chosen_framework;
 pub use service::is_titled_upgrade;
 pub use service::service;
 pub use service::watched;

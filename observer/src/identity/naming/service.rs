@@ -7,6 +7,8 @@ use super::namespace;
 use super::shorten;
 use super::workload;
 use crate::identity::Facts;
+use crate::identity::framework::Application;
+use crate::identity::framework::Framework;
 use crate::identity::target::Admission;
 
 /// OAP cuts service names silently at this many characters (`SW_SERVICE_NAME_MAX_LENGTH`).
@@ -26,9 +28,28 @@ pub fn watched(given: &Given, master: &Facts) -> Option<String> {
     let name = service(given, master);
     match given.targets.admit(master, &name) {
         Admission::No => None,
-        Admission::Yes { service: None } => Some(name),
-        Admission::Yes { service: Some(name) } => Some(with_namespace(given, master, &name)),
+        Admission::Yes { service: None, .. } => Some(name),
+        Admission::Yes { service: Some(name), .. } => Some(with_namespace(given, master, &name)),
     }
+}
+
+/// The framework that the targets say a master's workers run.
+pub fn chosen_framework(given: &Given, master: &Facts) -> Option<Framework> {
+    match given.targets.admit(master, &service(given, master)) {
+        Admission::No => None,
+        Admission::Yes { framework, .. } => framework,
+    }
+}
+
+/// Where a master's application is, as it was told or its title says.
+pub fn application(master: &Facts) -> Option<Application> {
+    let typed = match Launch::of(&master.argv) {
+        Launch::Gunicorn(arguments) => arguments.application().map(str::to_owned),
+        Launch::Program(_) => return None,
+        Launch::Unknown => None,
+    };
+    let said = typed.as_deref().or_else(|| master.setting("wsgi_app")).or_else(|| title(master));
+    said.and_then(Application::typed)
 }
 
 fn with_namespace(given: &Given, master: &Facts, name: &str) -> String {

@@ -22,6 +22,8 @@ pub struct RequestHead {
     pub host: Option<String>,
     /// `sw8` header.
     pub sw8: Option<String>,
+    /// `traceparent` header.
+    pub traceparent: Option<String>,
 }
 
 /// A response's head.
@@ -159,6 +161,7 @@ impl Side for Request {
             target: text(target),
             host: fields.host.map(text),
             sw8: fields.sw8.map(text),
+            traceparent: fields.traceparent.map(text),
         };
         Some((head, then))
     }
@@ -229,6 +232,7 @@ struct Fields<'a> {
     coding: Coding,
     host: Option<&'a [u8]>,
     sw8: Option<&'a [u8]>,
+    traceparent: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
     /// They could not be read, so nothing is known of the body.
@@ -255,6 +259,8 @@ impl<'a> Fields<'a> {
             self.host.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("sw8") {
             self.sw8.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("traceparent") {
+            self.traceparent.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("content-length") {
             for item in items(value) {
                 self.length = match (&self.length, decimal(item)) {

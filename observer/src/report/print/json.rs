@@ -21,6 +21,8 @@ pub(super) enum Json<'a> {
     Stats {
         #[serde(serialize_with = "map")]
         drops: &'a [(&'a str, u64)],
+        #[serde(serialize_with = "map", skip_serializing_if = "<[_]>::is_empty")]
+        left_out: &'a [(&'a str, u64)],
     },
     Instance {
         service: &'a str,

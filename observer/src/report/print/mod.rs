@@ -57,15 +57,18 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// Says what was lost, by reason.
+    /// Says what was lost, by reason, and what was left out on purpose.
     ///
     /// # Errors
     /// As for [`Printer::print`].
-    pub fn stats(&mut self, drops: &[(&str, u64)]) -> io::Result<()> {
+    pub fn stats(&mut self, drops: &[(&str, u64)], left_out: &[(&str, u64)]) -> io::Result<()> {
         match self.format {
-            Format::Text { .. } if drops.is_empty() => Ok(()),
-            Format::Text { .. } => self.line(&text::lost(drops)),
-            Format::Json => self.json(&Json::Stats { drops }),
+            Format::Text { .. } => {
+                let said = [("lost", drops), ("left out on purpose", left_out)];
+                let mut said = said.into_iter().filter(|(_, counts)| !counts.is_empty());
+                said.try_for_each(|(what, counts)| self.line(&text::counts(what, counts)))
+            }
+            Format::Json => self.json(&Json::Stats { drops, left_out }),
         }
     }
 

@@ -94,10 +94,10 @@ fn who(service: &str, instance: &str) -> String {
     format!("{}/{}", visible(service), visible(instance))
 }
 
-/// What was lost, by reason.
-pub(super) fn lost(drops: &[(&str, u64)]) -> String {
-    let said: Vec<_> = drops.iter().map(|(reason, n)| format!("{reason}={n}")).collect();
-    format!("lost: {}", said.join(" "))
+/// What was lost or left out, by reason.
+pub(super) fn counts(what: &str, counts: &[(&str, u64)]) -> String {
+    let said: Vec<_> = counts.iter().map(|(reason, n)| format!("{reason}={n}")).collect();
+    format!("{what}: {}", said.join(" "))
 }
 
 /// Time of day in UTC.

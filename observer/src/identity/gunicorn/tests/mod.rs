@@ -1,5 +1,6 @@
 //! Lives of gunicorns, told record by record, and what the model makes of them.
 mod ends;
+mod frameworks;
 mod hooks;
 mod late;
 mod load;

@@ -1,0 +1,165 @@
+//! What is left out on purpose, counted, and what is shown beside: by a master's environment, and by options above it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use harness::client::Client;
+use harness::client::Mode;
+use harness::gunicorn::Gunicorn;
+use harness::gunicorn::Launch;
+use harness::observer::Line;
+use harness::observer::Observer;
+use harness::observer::Segment;
+use harness::observer::binary;
+use harness::observer::segments;
+use harness::request::Request;
+use harness::stage::Stage;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Of trace `t`, and not sampled by who wrote it.
+const SW8: &str = "0-dA==-cw==-3-c2hvcA==-aQ==-L3Vw-YTox";
+const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const W3C_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Watches these and nobody else, so that what it counts is theirs.
+fn watch(gunicorns: &[&Gunicorn], args: &[&str]) -> Observer {
+    let target =
+        |gunicorn: &&Gunicorn| ["--target".into(), format!("gunicorn:service={}", gunicorn.service())];
+    let mut command = Command::new(binary());
+    command.args(gunicorns.iter().flat_map(target)).arg("--print=json").args(args);
+    let observer = Observer::spawn(&mut command);
+    for gunicorn in gunicorns {
+        observer.wait_instances(&gunicorn.workers());
+    }
+    observer
+}
+
+fn send(gunicorn: &Gunicorn, requests: &[Request]) {
+    for request in requests {
+        let sent = Client::new(gunicorn.address(), Mode::New).send(request);
+        assert!(sent.status.is_some(), "{:?}\n{}", sent.error, gunicorn.log());
+    }
+}
+
+/// What was reported of a service once a request came through that is never left out.
+fn reported(observer: &Observer, gunicorn: &Gunicorn, last: &Request) -> Vec<Segment> {
+    let mut found = Vec::new();
+    let is_last = |segment: &Segment| segment.spans.iter().any(|span| span.operation == last.path);
+    let came = observer.wait(PATIENCE, |lines: &[Line]| {
+        found = segments(lines, gunicorn.service()).cloned().collect();
+        found.iter().any(is_last)
+    });
+    assert!(came, "{} did not come: {found:?}\n{}", last.path, observer.stderr());
+    found
+}
+
+fn operations(segments: &[Segment]) -> Vec<&str> {
+    segments.iter().flat_map(|segment| &segment.spans).map(|span| span.operation.as_str()).collect()
+}
+
+fn named(mut request: Request, end: &str) -> Request {
+    request.path += end;
+    request
+}
+
+fn paths(requests: &[Request]) -> Vec<&str> {
+    requests.iter().map(|request| request.path.as_str()).collect()
+}
+
+#[test]
+fn each_master_has_the_rules_of_its_environment() {
+    let stage = Stage::enter("rules");
+    let one = Launch::new("sync", "flask_app:app")
+        .workers(1)
+        .env("SW_AGENT_TRACE_IGNORE_PATH", "/nothing,/echo/*")
+        .env("SW_PLUGIN_HTTP_IGNORE_METHOD", "put")
+        .env("SW_AGENT_IGNORE_SUFFIX", ".txt")
+        .env("SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS", "true")
+        .env("SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD", "22");
+    let two = Launch::new("sync", "flask_app:app").workers(1).env("SW_SAMPLE_N_PER_3_SECS", "2");
+    let (one, two) = (Gunicorn::start(&stage, &one), Gunicorn::start(&stage, &two));
+    let observer = watch(&[&one, &two], &[]);
+
+    let left_out = [
+        Request::get("echo").query("x=/plain"),
+        Request::new("PUT", "plain"),
+        named(Request::get("plain"), ".txt"),
+        Request::get("plain").header("sw8", "1-------"),
+    ];
+    let kept =
+        [named(Request::get("plain"), ".js"), Request::get("plain").query("a=1&token=s3cret&a=2&long=yes")];
+    send(&one, &left_out);
+    send(&one, &kept);
+    let [.., last] = &kept;
+    let found = reported(&observer, &one, last);
+    assert_eq!(operations(&found), paths(&kept));
+    let tags = found.last().and_then(|segment| segment.spans.first()).map(|span| span.tags.clone());
+    let names: Vec<String> = tags.iter().flatten().map(|(name, _)| name.clone()).collect();
+    assert!(
+        names.iter().map(String::as_str).take(3).eq(["http.method", "http.url", "http.params"]),
+        "{names:?}"
+    );
+    let params =
+        tags.iter().flatten().find(|(name, _)| name == "http.params").map(|(_, value)| value.as_str());
+    assert_eq!(params, Some("a=[1,2]\ntoken=[***]\nlo"));
+
+    // The agent's own suffixes, and two of a worker in three seconds.
+    let sampled: Vec<Request> = (0..6).map(|_| Request::get("plain").query("token=s3cret")).collect();
+    send(&two, &[named(Request::get("plain"), ".js")]);
+    send(&two, &sampled);
+    let [_, second, ..] = sampled.as_slice() else { return };
+    let found = reported(&observer, &two, second);
+    assert_eq!(operations(&found), paths(&sampled).into_iter().take(2).collect::<Vec<_>>());
+    assert!(found.iter().flat_map(|segment| &segment.spans).all(|span| span.tag("http.params").is_none()));
+
+    observer.wait(Duration::from_secs(1), |_| false); // nothing comes late
+    let report = observer.stop();
+    report.assert_code(0);
+    assert_eq!(segments(&report.lines, two.service()).count(), 2);
+    let counted = [("ignored_method", 1), ("ignored_path", 1), ("ignored_suffix", 2), ("not_sampled", 4)];
+    assert_eq!(report.left_out(), counted);
+    assert_eq!(report.drops().get("bad_sw8"), Some(&1));
+    assert!(report.stderr.contains("left out on purpose: ignored_method=1"), "{}", report.stderr);
+    assert!(report.lines.iter().all(|line| !format!("{line:?}").contains("s3cret")), "a secret is shown");
+}
+
+#[test]
+fn options_go_before_the_environment() {
+    let stage = Stage::enter("rules-options");
+    let launch = Launch::new("gthread", "flask_app:app")
+        .workers(1)
+        .env("SW_AGENT_TRACE_IGNORE_PATH", "/echo/*")
+        .env("SW_SAMPLE_N_PER_3_SECS", "1");
+    let gunicorn = Gunicorn::start(&stage, &launch);
+    let args = [
+        "--ignore-path=/early/**",
+        "--ignore-suffix=",
+        "--sample-n-per-3-secs=0",
+        "--http-params",
+        "--redact=*",
+        "--w3c-trace-id",
+    ];
+    let observer = watch(&[&gunicorn], &args);
+    let requests = [
+        Request::get("echo").query("a=s3cret").header("traceparent", W3C),
+        named(Request::get("plain"), ".js").header("traceparent", W3C).header("sw8", SW8),
+        Request::get("plain").header("traceparent", "00-s3cret"),
+    ];
+    send(&gunicorn, &[Request::get("early")]);
+    send(&gunicorn, &requests);
+    let [.., last] = &requests;
+    let found = reported(&observer, &gunicorn, last);
+    assert_eq!(operations(&found), paths(&requests));
+    let [named_by_w3c, named_by_sw8, own] = found.as_slice() else { return };
+    let of = |segment: &Segment| {
+        let span = segment.spans.first();
+        let tag = |name: &str| span.and_then(|span| span.tag(name)).map(str::to_owned);
+        (segment.trace_id.clone(), span.map(|span| span.refs.len()), tag("traceparent"), tag("http.params"))
+    };
+    assert_eq!(of(named_by_w3c), (W3C_ID.into(), Some(0), Some(W3C.into()), Some("a=[***]".into())));
+    assert_eq!(of(named_by_sw8), ("t".into(), Some(1), Some(W3C.into()), None));
+    assert_eq!((own.trace_id.len(), of(own).2), (32, None));
+    let report = observer.stop();
+    assert_eq!(report.left_out(), [("ignored_path", 1)]);
+    assert!(report.lines.iter().all(|line| !format!("{line:?}").contains("s3cret")), "a secret is shown");
+}
