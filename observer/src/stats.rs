@@ -36,12 +36,18 @@ pub enum Reason {
     PipelineTooDeep = 113,
     /// Facts about a process could not be read before it ended.
     FactsGone = 114,
-    /// A request that is only a preface or upgrade to a protocol that is not parsed.
+    /// The connection went over to a protocol that is not parsed.
     Upgraded = 115,
+    /// A connection that the worker itself encrypts.
+    Tls = 116,
+    /// A connection that speaks HTTP/2 from its first byte.
+    Http2 = 117,
+    /// A connection that speaks uwsgi's protocol.
+    Uwsgi = 118,
 }
 
 /// Every reason with its stable name.
-pub const REASONS: [(Reason, &str); 16] = [
+pub const REASONS: [(Reason, &str); 19] = [
     (Reason::UnknownRecord, "unknown_record"),
     (Reason::ShortRecord, "short_record"),
     (Reason::Gap, "gap"),
@@ -58,6 +64,9 @@ pub const REASONS: [(Reason, &str); 16] = [
     (Reason::PipelineTooDeep, "pipeline_too_deep"),
     (Reason::FactsGone, "facts_gone"),
     (Reason::Upgraded, "upgraded"),
+    (Reason::Tls, "tls"),
+    (Reason::Http2, "http2"),
+    (Reason::Uwsgi, "uwsgi"),
 ];
 
 /// Why a request was left out on purpose; that is no loss.

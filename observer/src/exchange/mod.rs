@@ -80,6 +80,8 @@ pub struct Exchange {
     pub tid: u32,
     /// Between whom.
     pub ends: Ends,
+    /// Whom a proxy in front named as its client.
+    pub client: Option<SocketAddr>,
     /// Upper-case method as sent.
     pub method: String,
     /// Request target as sent: path and query, or an absolute URL.

@@ -28,6 +28,7 @@ use crate::stream::Chunk;
 use crate::stream::Stream;
 use observer_ebpf::record::Moved;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// Requests of one connection that may wait for their response.
 const PIPELINE: usize = 128;
@@ -45,6 +46,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Connection {
     ends: Ends,
+    /// Whom a proxy in front named as its client.
+    client: Option<SocketAddr>,
     /// The worker serves here. False until that is known.
     inbound: bool,
     received: Stream,
@@ -102,6 +105,7 @@ impl Connection {
         let stream = if accepted { Stream::from_start() } else { Stream::from_middle() };
         Connection {
             ends,
+            client: None,
             inbound: accepted,
             received: stream,
             sent: stream,
@@ -277,6 +281,7 @@ impl Connection {
             }
             match event {
                 None => return Verdict::Follow,
+                Some(Event::Proxied(client)) => self.client = client,
                 Some(Event::Began) => {
                     let Chunk { at, ready, pid, tid, .. } = *chunk;
                     self.began = Began { pid, tid, at, ready, bytes: 0 };
@@ -350,6 +355,7 @@ impl Connection {
                 pid,
                 tid,
                 ends: self.ends.clone(),
+                client: self.client,
                 method: head.method,
                 target: head.target,
                 host: head.host,
@@ -379,6 +385,7 @@ impl Connection {
             }
             match event {
                 None => return Verdict::Follow,
+                Some(Event::Proxied(_)) => {} // no server says that
                 Some(Event::Began) => {
                     if was_lost && self.resume(findings) == Verdict::GiveUp {
                         return Verdict::GiveUp;
@@ -485,5 +492,8 @@ fn reason(fault: Fault) -> Reason {
         Fault::HeadTooLarge => Reason::HeadTooLarge,
         Fault::NotHttp => Reason::NotHttp,
         Fault::Upgraded => Reason::Upgraded,
+        Fault::Tls => Reason::Tls,
+        Fault::Http2 => Reason::Http2,
+        Fault::Uwsgi => Reason::Uwsgi,
     }
 }

@@ -29,13 +29,17 @@ fn component(framework: Framework) -> i32 {
 }
 
 /// The client as the framework's plugin names it: Pyramid's and Falcon's without its port, and FastAPI's says so where
-/// there is none.
-fn peer(ends: &Ends, framework: Framework) -> String {
-    match (ends, framework) {
-        (Ends::Tcp { peer, .. }, Framework::Pyramid | Framework::Falcon) => peer.ip().to_string(),
-        (Ends::Tcp { peer, .. }, _) => peer.to_string(),
-        (Ends::Unix, Framework::FastApi) => "unknown".to_owned(),
-        (Ends::Unix | Ends::Unknown, _) => String::new(),
+/// there is none. Whom a proxy in front names in the PROXY protocol, gunicorn takes for it.
+fn peer(exchange: &Exchange, framework: Framework) -> String {
+    let tcp = match &exchange.ends {
+        Ends::Tcp { peer, .. } => Some(*peer),
+        Ends::Unix | Ends::Unknown => None,
+    };
+    match (exchange.client.or(tcp), framework) {
+        (Some(peer), Framework::Pyramid | Framework::Falcon) => peer.ip().to_string(),
+        (Some(peer), _) => peer.to_string(),
+        (None, Framework::FastApi) if exchange.ends == Ends::Unix => "unknown".to_owned(),
+        (None, _) => String::new(),
     }
 }
 
@@ -67,7 +71,7 @@ pub fn entry(
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
         operation: operation(exchange),
-        peer: peer(&exchange.ends, framework),
+        peer: peer(exchange, framework),
         kind: SpanKind::Entry,
         layer: SpanLayer::Http,
         component: component(framework),
@@ -145,6 +149,7 @@ pub(super) mod tests {
                 local: "127.0.0.1:8000".parse().unwrap(),
                 peer: "10.0.0.9:40000".parse().unwrap(),
             },
+            client: None,
             method: "GET".into(),
             target: "/a/b?c=d".into(),
             host: Some("example.test".into()),
@@ -216,6 +221,13 @@ pub(super) mod tests {
         assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".to_owned()));
         assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".to_owned()));
         assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, String::new()));
+    }
+
+    #[test]
+    fn a_proxy_in_front_names_the_client() {
+        let client = Some("10.9.9.9:1".parse().unwrap());
+        let span = |ends: Ends| span(|exchange| (exchange.client, exchange.ends) = (client, ends)).peer;
+        assert_eq!((span(exchange().ends), span(Ends::Unix)), ("10.9.9.9:1".into(), "10.9.9.9:1".into()));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! HTTP/1 heads: what a request line, a status line and the headers we need say.
+use std::net::SocketAddr;
+
 use super::Fault;
 use super::body::Body;
+use super::proxy;
 
 /// Most headers of one head; a head with more is not understood.
 const HEADERS: usize = 256;
@@ -78,8 +81,8 @@ pub enum Then {
 pub enum Line {
     /// The line that it should be.
     Good,
-    /// A line of a proxy in front; the head begins after it.
-    Skip,
+    /// A line of a proxy in front, with its client; the head begins after it.
+    Proxied(Option<SocketAddr>),
     /// Another protocol, or nothing known.
     Bad(Fault),
 }
@@ -92,8 +95,10 @@ pub trait Side {
     type Context: Copy;
     /// Whether empty lines may come before a message.
     const BLANK_LINES: bool;
-    /// What bytes that are not this side's mean.
-    const GARBAGE: Fault;
+    /// Whether a proxy in front may come before the first message.
+    const PROXIED: bool;
+    /// What a byte means that is not this side's; `first` of the connection.
+    fn garbage(byte: u8, first: bool) -> Fault;
     /// Whether a message can begin with this byte.
     fn opens(byte: u8) -> bool;
     /// Judges a first line, without its line end; `first` of the connection.
@@ -118,19 +123,29 @@ impl Side for Request {
     type Head = RequestHead;
     type Context = ();
     const BLANK_LINES: bool = true;
-    const GARBAGE: Fault = Fault::NotHttp;
+    const PROXIED: bool = true;
+
+    /// TLS begins with the type of a handshake's record (RFC 8446, 5.1), uwsgi with the modifier of an application's request.
+    /// More than the first byte may not be there yet.
+    fn garbage(byte: u8, first: bool) -> Fault {
+        match byte {
+            0x16 if first => Fault::Tls,
+            0 if first => Fault::Uwsgi,
+            _ => Fault::NotHttp,
+        }
+    }
 
     fn opens(byte: u8) -> bool {
         is_token(byte)
     }
 
     fn line(line: &[u8], first: bool) -> Line {
-        if first && line.starts_with(b"PROXY ") {
-            return Line::Skip;
+        if first && proxy::is_line(line) {
+            return Line::Proxied(proxy::client(line));
         }
         match request_line(line) {
             Some((_, _, version)) if is_http1(version) => Line::Good,
-            Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Upgraded),
+            Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Http2),
             _ => Line::Bad(Fault::NotHttp),
         }
     }
@@ -171,7 +186,11 @@ impl Side for Response {
     type Head = ResponseHead;
     type Context = Asked;
     const BLANK_LINES: bool = false;
-    const GARBAGE: Fault = Fault::Gap;
+    const PROXIED: bool = false;
+
+    fn garbage(_: u8, _: bool) -> Fault {
+        Fault::Gap
+    }
 
     fn opens(byte: u8) -> bool {
         byte == b'H'

@@ -5,6 +5,7 @@
 //! a later read or write that begins with a first line. It never looks for one in the middle of bytes.
 mod body;
 mod head;
+mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,16 @@ pub use head::Response;
 pub use head::ResponseHead;
 pub use head::is_request;
 
+use std::net::SocketAddr;
+
 use super::Piece;
 use body::Body;
 use body::Progress;
 use head::Line;
 use head::Side;
 use head::Then;
+use proxy::Header;
+use proxy::SIGNATURE;
 
 /// Largest head, and largest trailers, in bytes.
 pub const HEAD_LIMIT: usize = 64 * 1024;
@@ -28,6 +33,8 @@ pub const HEAD_LIMIT: usize = 64 * 1024;
 /// What a parser met in its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<H> {
+    /// A proxy in front said who its client is, if it knows.
+    Proxied(Option<SocketAddr>),
     /// The next byte is a message's first.
     Began,
     /// A head is complete. No [`Event::Ended`] follows an interim response (1xx).
@@ -45,8 +52,14 @@ pub enum Fault {
     Gap,
     /// The head is larger than [`HEAD_LIMIT`]. Likewise.
     HeadTooLarge,
-    /// The bytes are not HTTP/1. The parser has stopped.
+    /// The bytes are not HTTP/1, nor anything below. The parser has stopped.
     NotHttp,
+    /// They are encrypted: TLS. Likewise.
+    Tls,
+    /// HTTP/2 from the first byte. Likewise.
+    Http2,
+    /// uwsgi's protocol. Likewise.
+    Uwsgi,
     /// The connection changes to another protocol. The parser has stopped.
     Upgraded,
 }
@@ -63,6 +76,8 @@ pub struct Parser<S: Side> {
     first_line: Option<usize>,
     /// No first line was seen on this connection.
     fresh: bool,
+    /// Bytes of the PROXY protocol's signature that were seen.
+    signature: usize,
     /// No byte of the present read or write was looked at.
     at_start: bool,
     side: std::marker::PhantomData<S>,
@@ -73,6 +88,8 @@ enum State {
     /// Between messages.
     Idle,
     Head,
+    /// In a binary header of the PROXY protocol.
+    Proxied(Header),
     Body(Body),
     /// The message is over, and this is still to be said.
     Ended {
@@ -95,6 +112,7 @@ impl<S: Side> Parser<S> {
             line: 0,
             first_line: None,
             fresh: true,
+            signature: 0,
             at_start: false,
             side: std::marker::PhantomData,
         }
@@ -145,6 +163,17 @@ impl<S: Side> Parser<S> {
                 State::Idle => match *piece {
                     Piece::Hole(0) | Piece::Bytes([]) => return None,
                     Piece::Hole(_) => return Some(self.fail(Fault::Gap)),
+                    // Its first bytes are blank lines, which may be there without it.
+                    Piece::Bytes([byte, ..])
+                        if self.fresh && S::PROXIED && SIGNATURE.get(self.signature) == Some(byte) =>
+                    {
+                        piece.skip(1);
+                        self.signature += 1;
+                        if self.signature == SIGNATURE.len() {
+                            self.fresh = false;
+                            self.state = State::Proxied(Header::default());
+                        }
+                    }
                     Piece::Bytes([b'\r' | b'\n', ..]) if S::BLANK_LINES => {
                         piece.skip(1);
                     }
@@ -152,7 +181,16 @@ impl<S: Side> Parser<S> {
                         self.state = State::Head;
                         return Some(Event::Began);
                     }
-                    Piece::Bytes(_) => return Some(self.fail(S::GARBAGE)),
+                    Piece::Bytes([byte, ..]) => return Some(self.fail(S::garbage(*byte, self.fresh))),
+                },
+                State::Proxied(header) => match header.feed(piece) {
+                    Some(true) => {
+                        let client = header.client();
+                        self.state = State::Idle;
+                        return Some(Event::Proxied(client));
+                    }
+                    Some(false) => return None,
+                    None => return Some(self.fail(Fault::NotHttp)),
                 },
                 State::Head => {
                     if let Some(event) = self.take_line(piece, context) {
@@ -223,9 +261,9 @@ impl<S: Side> Parser<S> {
                     self.line = self.head.len();
                     None
                 }
-                Line::Skip => {
+                Line::Proxied(client) => {
                     self.head.clear();
-                    None
+                    Some(Event::Proxied(client))
                 }
                 Line::Bad(fault) => Some(self.fail(fault)),
             };
@@ -238,7 +276,7 @@ impl<S: Side> Parser<S> {
         let headers = rest.strip_prefix(b"\r").unwrap_or(rest);
         let headers = headers.strip_prefix(b"\n").unwrap_or(headers);
         let Some((head, then)) = S::head(first, headers, context) else {
-            return Some(self.fail(S::GARBAGE));
+            return Some(self.fail(S::garbage(b'\n', false)));
         };
         self.set_aside(match then {
             Then::End => State::Ended { tunnel: false },
@@ -265,7 +303,7 @@ impl<S: Side> Parser<S> {
     fn fail(&mut self, fault: Fault) -> Event<S::Head> {
         self.set_aside(match fault {
             Fault::Gap | Fault::HeadTooLarge => State::Lost,
-            Fault::NotHttp | Fault::Upgraded => State::Stopped,
+            Fault::NotHttp | Fault::Tls | Fault::Http2 | Fault::Uwsgi | Fault::Upgraded => State::Stopped,
         });
         self.at_start = false;
         Event::Failed(fault)

@@ -31,6 +31,7 @@ fn targets(bytes: &[u8]) -> String {
     for event in requests(bytes) {
         match event {
             Event::Began => {}
+            Event::Proxied(client) => seen.push(format!("{client:?}")),
             Event::Head(head) => seen.push(head.target),
             Event::Ended => seen.push(".".into()),
             Event::Failed(fault) => seen.push(format!("{fault:?}")),
@@ -43,7 +44,7 @@ fn statuses(asked: Asked, bytes: &[u8]) -> String {
     let mut seen = Vec::new();
     for event in responses(asked, bytes) {
         match event {
-            Event::Began => {}
+            Event::Began | Event::Proxied(_) => {}
             Event::Head(head) => seen.push(head.status.to_string()),
             Event::Ended => seen.push(".".into()),
             Event::Failed(fault) => seen.push(format!("{fault:?}")),
@@ -83,14 +84,23 @@ fn requests_follow_one_another() {
 
 #[test]
 fn a_line_of_a_proxy_comes_first_only() {
-    assert_eq!(targets(b"PROXY TCP4 1.1.1.1 2.2.2.2 3 4\r\nGET /1 HTTP/1.1\r\n\r\n"), "/1 .");
+    let named = "Some(1.1.1.1:3) /1 .";
+    assert_eq!(targets(b"PROXY TCP4 1.1.1.1 2.2.2.2 3 4\r\nGET /1 HTTP/1.1\r\n\r\n"), named);
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x01\x01\x01\x02\x02\x02\x02\0\x03\0\x04";
+    let request = b"GET /1 HTTP/1.1\r\n\r\n";
+    assert_eq!(targets(&[header, &request[..]].concat()), named);
+    assert_eq!(targets(&[request, &header[..]].concat()), "/1 . NotHttp");
+    assert_eq!(targets(&[b"\r\n\r\n\r\n", &request[..]].concat()), "/1 .");
+    assert_eq!(targets(b"\r\n\r\n\0\r\nQUIT\n\x11\x11\0\0"), "NotHttp");
     assert_eq!(targets(b"GET /1 HTTP/1.1\r\n\r\nPROXY TCP4 1.1.1.1 2.2.2.2 3 4\r\n"), "/1 . NotHttp");
 }
 
 #[test]
 fn other_protocols_are_recognised() {
-    assert_eq!(targets(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "Upgraded");
-    assert_eq!(targets(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"), "NotHttp");
+    assert_eq!(targets(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "Http2");
+    assert_eq!(targets(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"), "Tls");
+    assert_eq!(targets(b"\x00\x8c\x01\x00\x0e\x00REQUEST_METHOD"), "Uwsgi");
+    assert_eq!(targets(b"GET /1 HTTP/1.1\r\n\r\n\x16\x03\x01"), "/1 . NotHttp");
     assert_eq!(targets(b"hello\r\n"), "NotHttp");
     assert_eq!(targets(b"GET /\r\n"), "NotHttp");
     assert_eq!(targets(b"GET  HTTP/1.1\r\n\r\n"), "NotHttp");
@@ -222,7 +232,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         3 => prop::sample::select(vec![
             &b"GET / HTTP/1.1\r\n"[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 x\r\n", b"HTTP/1.1 100 x\r\n", b"\r\n", b"\n",
-            b"Content-Length: 7\r\n", b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"PROXY x\r\n",
+            b"Content-Length: 7\r\n", b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"PROXY x\r\n", b"PROXY TCP4 1.1.1.1 2.2.2.2 3 4\r\n", b"\r\n\r\n\0\r\nQUIT\n", b"\x21\x11\0\x0c", b"\x16\x03",
             b"CONNECT h:1 HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n", b"Content-Length: -1\r\n", b"ffffffffffffffff\r\n", b"\0",
         ]).prop_map(<[u8]>::to_vec),
         1 => prop::collection::vec(any::<u8>(), 0..20),
