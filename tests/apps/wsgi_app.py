@@ -55,6 +55,11 @@ def slow(environ, start):
     return plain(environ, start)
 
 
+def peer(environ, start):
+    """Who gunicorn says that the client is."""
+    return reply(start, "200 OK", f"{environ.get('REMOTE_ADDR')}:{environ.get('REMOTE_PORT')}".encode())
+
+
 def large(environ, start):
     return reply(start, "200 OK", served.body(environ["QUERY_STRING"]))
 
@@ -74,7 +79,7 @@ def leave(environ, start):
 
 ACTIONS = {
     action.__name__: action
-    for action in (plain, echo, early, stream, empty, same, missing, fail, broken, slow, large, sendfile, leave)
+    for action in (plain, echo, early, stream, empty, same, missing, fail, broken, slow, peer, large, sendfile, leave)
 }
 
 
