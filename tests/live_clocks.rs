@@ -34,6 +34,8 @@ use serde::Deserialize;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a callback and the probe see differently of one run, in milliseconds: building the callback's arguments.
 const EACH_MS: f64 = 0.06;
+/// How often runs may be told differently by the two.
+const ATTEMPTS: usize = 4;
 
 /// What `clocks_app.collect` says of a generation.
 #[derive(Debug, Deserialize)]
@@ -99,35 +101,49 @@ fn is_after(pauses: &[Pause; 3], meters: &Meters) -> bool {
         .all(|(number, pause)| meters.get(&generation("gc_collections", number)) == Some(&pause.runs))
 }
 
+/// What is not as the callbacks saw it in the runs between two batches. Between the probe and a callback the process may have
+/// to wait for a processor, which makes either of the two longer.
+fn faults(batches: &[Meters], [before, after]: [&[Pause; 3]; 2]) -> Vec<String> {
+    let (then, now) = (batches.first().unwrap(), batches.last().unwrap());
+    let mut faults = Vec::new();
+    for (number, (before, after)) in before.iter().zip(after).enumerate() {
+        let of = |meters: &Meters, name| meters.get(&generation(name, number)).copied();
+        let (is, runs) = ((after.seconds - before.seconds) * 1e3, after.runs - before.runs);
+        let reported = of(now, "gc_pause").unwrap() - of(then, "gc_pause").unwrap();
+        if runs == 0.0 || (reported - is).abs() > 0.1 * is + EACH_MS * runs {
+            faults.push(format!("generation {number}: {is} ms in {runs} runs, reported {reported}"));
+        }
+        // 3.15 keeps sums only.
+        let longest = batches.iter().skip(1).filter_map(|batch| of(batch, "gc_pause_max")).reduce(f64::max);
+        let is = after.longest * 1e3;
+        if longest.is_some_and(|longest| (longest - is).abs() > 0.1 * is + EACH_MS) {
+            faults.push(format!("generation {number}: {is} ms at most, reported {longest:?}"));
+        }
+    }
+    faults
+}
+
 /// The collector's runs, as its callbacks see them.
 fn compare_pauses(stage: &Stage, observer: &Observer, launch: &Launch) {
     let mut watched = Watched::start(stage, observer, launch);
     watched.wait("the collector is timed", |meters| meters.contains_key(&generation("gc_pause", 0)));
-    let before: [Pause; 3] = watched.ask(Request::get("collect"));
-    let then = watched.wait("the first runs", |meters| is_after(&before, meters));
-    let after: [Pause; 3] = watched.ask(Request::get("collect"));
-    let now = watched.wait("all runs", |meters| is_after(&after, meters));
-    let batches = watched.batches();
-    let mut sum = 0.0;
-    for (number, (before, after)) in before.iter().zip(&after).enumerate() {
-        let of = |at: usize, name| batches[at].get(&generation(name, number)).copied().unwrap();
-        let (is, runs) = ((after.seconds - before.seconds) * 1e3, after.runs - before.runs);
-        let reported = of(now, "gc_pause") - of(then, "gc_pause");
-        let slack = 0.1 * is + EACH_MS * runs;
-        assert!(
-            runs > 0.0 && (reported - is).abs() < slack,
-            "generation {number}: {is} ms in {runs} runs, reported {reported}"
-        );
-        sum += of(now, "gc_pause");
-        // 3.15 keeps sums only.
-        if batches[now].contains_key(&generation("gc_pause_max", number)) {
-            let longest = (then + 1..=now).map(|at| of(at, "gc_pause_max")).fold(0.0, f64::max);
-            let is = after.longest * 1e3;
-            let slack = 0.1 * is + EACH_MS;
-            assert!((longest - is).abs() < slack, "generation {number}: {is} ms at most, reported {longest}");
+    let mut before: [Pause; 3] = watched.ask(Request::get("collect"));
+    let mut then = watched.wait("the first runs", |meters| is_after(&before, meters));
+    let mut all = Vec::new();
+    let last = loop {
+        let after: [Pause; 3] = watched.ask(Request::get("collect"));
+        let now = watched.wait("all runs", |meters| is_after(&after, meters));
+        let batches = watched.batches();
+        let faults = faults(&batches[then..=now], [&before, &after]);
+        if faults.is_empty() {
+            break batches[now].clone();
         }
-    }
-    let time = batches[now]["instance_pvm_gc_time"];
+        all.push(faults);
+        assert!(all.len() < ATTEMPTS, "{all:#?}");
+        (before, then) = (after, now);
+    };
+    let time = last["instance_pvm_gc_time"];
+    let sum: f64 = (0..3).map(|number| last[&generation("gc_pause", number)]).sum();
     assert!((time - sum).abs() < 0.001, "{sum} ms by generation, {time} in all");
     // The worker that follows begins anew, with whatever clock it has.
     let old = watched.gunicorn.workers();
@@ -140,7 +156,7 @@ fn compare_pauses(stage: &Stage, observer: &Observer, launch: &Launch) {
     assert!(fresh < 0.2 * time, "{time} ms of one worker, {fresh} of the next");
 }
 
-/// Waits for the lock, as threads see them that want to run; and none by threads that wait for something else.
+/// Waits for the lock, as threads see them that want to run; none by threads that wait for something else.
 fn compare_waits(stage: &Stage, observer: &Observer, launch: &Launch) {
     const WAITED: &str = "instance_gunicorn_gil_wait";
     let mut watched = Watched::start(stage, observer, launch);

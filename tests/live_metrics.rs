@@ -287,7 +287,7 @@ fn losses_are_those_of_the_last_line() {
     send_all(gunicorn.address(), Mode::New, 1, requests.collect());
     let lost =
         |page: &Page, reason: &str| page.value(&format!("sw_observe_lost_total{{reason=\"{reason}\"}}"));
-    let page = until(address, "losses", |page| lost(page, "bad_sw8") == 4.0 && lost(page, "not_http") == 3.0);
+    let page = until(address, "losses", |page| lost(page, "bad_sw8") == 4.0 && lost(page, "tls") == 3.0);
     assert_eq!(page.value("sw_observe_reports_total{kind=\"segments\"}"), 0.0);
     let drops = ended(observer);
     for (series, value) in page.series("sw_observe_lost_total{") {
@@ -297,7 +297,7 @@ fn losses_are_those_of_the_last_line() {
         }
         assert_eq!(value, drops.get(reason).copied().unwrap_or(0) as f64, "{reason}");
     }
-    assert_eq!(own(&drops), ["bad_sw8", "not_http"]);
+    assert_eq!(own(&drops), ["bad_sw8", "tls"]);
 }
 
 #[test]
