@@ -58,6 +58,8 @@ pub(super) struct Connection {
     /// Requests read so far.
     read: u64,
     waiting: VecDeque<Waiting>,
+    /// When it was accepted, until a request was read.
+    accepted: Option<KernelTime>,
     /// The response being written answers the first of `waiting`, not nobody.
     answering: bool,
     /// The server said that it closes the connection after this response.
@@ -98,15 +100,18 @@ struct Began {
 }
 
 impl Connection {
-    pub(super) fn new(ends: Ends, accepted: bool) -> Connection {
-        let stream = if accepted { Stream::from_start() } else { Stream::from_middle() };
+    /// One that was accepted then, or was there before.
+    pub(super) fn new(ends: Ends, accepted: Option<KernelTime>) -> Connection {
+        let is_new = accepted.is_some();
+        let stream = if is_new { Stream::from_start() } else { Stream::from_middle() };
         Connection {
             ends,
-            inbound: accepted,
+            inbound: is_new,
+            accepted,
             received: stream,
             sent: stream,
-            requests: if accepted { Parser::from_start() } else { Parser::from_middle() },
-            responses: if accepted { Parser::from_start() } else { Parser::from_middle() },
+            requests: if is_new { Parser::from_start() } else { Parser::from_middle() },
+            responses: if is_new { Parser::from_start() } else { Parser::from_middle() },
             began: Began::default(),
             reading: None,
             read: 0,
@@ -357,6 +362,7 @@ impl Connection {
                 traceparent: head.traceparent,
                 status: None,
                 ready,
+                accepted: self.accepted.take(),
                 start: at,
                 first_byte: None,
                 end: at,
