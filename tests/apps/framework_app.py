@@ -146,7 +146,7 @@ def falcon():
         response.text = "falcon\n"
         response.set_headers(headers())
 
-    made = library.App()
+    made = getattr(library, "API", library.App)()  # the agent changes the old one only
     made.add_sink(view)
     return made
 
@@ -168,6 +168,10 @@ def bottle():
 def create():
     return globals()[os.environ["FRAMEWORK"]]()
 
+
+if "WITH_AGENT" in os.environ:  # its plugins change frameworks before those are used
+    from skywalking import agent
+    agent.start()
 
 if "NAMELESS" not in os.environ:
     app = create()
