@@ -1,6 +1,7 @@
 //! What is left out on purpose, counted, and what is shown beside: by a master's environment, and by options above it.
 
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use harness::client::Client;
@@ -121,6 +122,50 @@ fn each_master_has_the_rules_of_its_environment() {
     assert_eq!(report.drops().get("bad_sw8"), Some(&1));
     assert!(report.stderr.contains("left out on purpose: ignored_method=1"), "{}", report.stderr);
     assert!(report.lines.iter().all(|line| !format!("{line:?}").contains("s3cret")), "a secret is shown");
+}
+
+/// Between two numbers of milliseconds.
+fn is_about(us: Option<f64>, from_ms: f64, to_ms: f64) -> bool {
+    us.is_some_and(|us| (from_ms..to_ms).contains(&(us / 1e3)))
+}
+
+#[test]
+fn times_are_tags_unless_only_the_agents_are_wanted() {
+    let stage = Stage::enter("times");
+    let gunicorn = Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app").workers(1));
+    let observer = watch(&[&gunicorn], &[]);
+    let bare = watch(&[&gunicorn], &["--tags=agent"]);
+    // The second waits in the accept queue until the first has its fourth piece.
+    let (first, second) = (Request::get("drip").query("n=4"), Request::get("slow").query("ms=100"));
+    thread::scope(|scope| {
+        scope.spawn(|| send(&gunicorn, std::slice::from_ref(&first)));
+        thread::sleep(Duration::from_millis(200));
+        send(&gunicorn, std::slice::from_ref(&second));
+    });
+    let found = reported(&observer, &gunicorn, &second);
+    assert_eq!(operations(&found), paths(&[first, second.clone()]));
+    let times: Vec<_> = found.iter().flat_map(|segment| &segment.spans).collect();
+    let us = |at: usize, name: &str| times.get(at).and_then(|span| span.tag(name)?.parse::<f64>().ok());
+    for (at, name, from_ms, to_ms) in [
+        (0, "time.queue_us", 0.0, 100.0),
+        (0, "time.first_byte_us", 140.0, 290.0),
+        (0, "time.transfer_us", 440.0, 700.0),
+        (0, "time.service_us", 590.0, 900.0),
+        (1, "time.queue_us", 300.0, 700.0),
+        (1, "time.accept_us", 300.0, 700.0),
+        (1, "time.first_byte_us", 95.0, 250.0),
+        (1, "time.transfer_us", 0.0, 100.0),
+        (1, "time.service_us", 95.0, 300.0),
+    ] {
+        assert!(is_about(us(at, name), from_ms, to_ms), "{name} of {at}: {times:?}");
+    }
+    let found = reported(&bare, &gunicorn, &second);
+    for span in found.iter().flat_map(|segment| &segment.spans) {
+        let names: Vec<&str> = span.tags.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["http.method", "http.url", "http.status_code"]);
+    }
+    observer.stop().assert_code(0);
+    bare.stop().assert_code(0);
 }
 
 #[test]

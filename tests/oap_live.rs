@@ -42,8 +42,19 @@ fn oap_shows_what_gunicorn_did() {
     let ports = Ports::free();
     let at = ports.endpoint();
     let meters = METERS.to_string();
-    let options =
-        |token| ["--oap", &at, "--authentication", token, "--heartbeat", "1", "--meter-period", &meters];
+    let options = |token| {
+        [
+            "--oap",
+            &at,
+            "--authentication",
+            token,
+            "--heartbeat",
+            "1",
+            "--meter-period",
+            &meters,
+            "--tags=agent",
+        ]
+    };
     let observer = Observer::start(&options(TOKEN));
     let mut gunicorn = Gunicorn::start(&stage, &Launch::new("sync", "wsgi_app:app"));
     observer.wait_instances(&gunicorn.workers());

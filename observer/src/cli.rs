@@ -123,6 +123,9 @@ pub struct RunArgs {
     /// Which parameters' values are shown as `***`: patterns for names, with commas between
     #[arg(long, value_name = "LIST", default_value = REDACTED)]
     redact: String,
+    /// Which tags a span has
+    #[arg(long, value_enum, default_value = "all")]
+    tags: Tags,
     /// Take the trace id of a request without `sw8` from its `traceparent` header
     #[arg(long)]
     w3c_trace_id: bool,
@@ -174,6 +177,14 @@ pub struct RunArgs {
     /// Check the options and exit
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Tags {
+    /// Those of the Python agent, `time.*` and `traceparent`
+    All,
+    /// Exactly those of the Python agent
+    Agent,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -261,6 +272,7 @@ impl From<RunArgs> for Raw {
                 params_length: args.http_params_length,
                 redaction: args.redact,
                 w3c: args.w3c_trace_id,
+                only_agents_tags: args.tags == Tags::Agent,
             },
             targets: args.target,
             exclusions: args.exclude,

@@ -24,7 +24,7 @@ pub struct Raw {
     /// `--service`, `--instance`, `--namespace`, `--instance-format`, `--beside-agent`
     pub given: Given,
     /// `--ignore-suffix`, `--ignore-path`, `--ignore-method`, `--sample-n-per-3-secs`, `--http-params`,
-    /// `--http-params-length`, `--redact`, `--w3c-trace-id`
+    /// `--http-params-length`, `--redact`, `--tags`, `--w3c-trace-id`
     pub chosen: Chosen,
     /// `--target`
     pub targets: Vec<String>,

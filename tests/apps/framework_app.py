@@ -8,6 +8,12 @@ def headers():
     return [("Content-Type", "text/plain"), ("X-Worker", served.who())]
 
 
+def perhaps_fail(path):
+    """Ends a request by an exception that nobody handles, where its path says so."""
+    if "/raise/" in f"/{path}":
+        raise RuntimeError("on purpose")
+
+
 def bare():
     def application(environ, start):
         start("200 OK", headers())
@@ -23,6 +29,7 @@ def django():
     from django.urls import re_path
 
     def view(request):
+        perhaps_fail(request.path)
         return HttpResponse("django\n", headers=dict(headers()))
 
     class Urls:
@@ -36,7 +43,12 @@ def flask():
     import requests  # what it calls others with does not matter
     from flask import Flask
     made = Flask("shop")
-    made.route("/<path:path>")(lambda path: (f"flask and {requests.__name__}\n", headers()))
+
+    @made.route("/<path:path>")
+    def view(path):
+        perhaps_fail(path)
+        return f"flask and {requests.__name__}\n", headers()
+
     return made
 
 
@@ -70,6 +82,7 @@ def fastapi():
 
     @made.get("/{path:path}")
     def view(path: str):
+        perhaps_fail(path)
         return PlainTextResponse("fastapi\n", headers=dict(headers()))
 
     return made
@@ -92,6 +105,7 @@ def tornado():
 
     class View(RequestHandler):
         def get(self):
+            perhaps_fail(self.request.path)
             self.set_header("X-Worker", served.who())
             self.write("tornado\n")
 
@@ -133,9 +147,14 @@ def client():
 def pyramid():
     from pyramid.config import Configurator
     from pyramid.response import Response
+
+    def view(request):
+        perhaps_fail(request.path)
+        return Response(b"pyramid\n", headerlist=headers())
+
     with Configurator() as config:
         config.add_route("all", "/*path")
-        config.add_view(lambda request: Response(b"pyramid\n", headerlist=headers()), route_name="all")
+        config.add_view(view, route_name="all")
         return config.make_wsgi_app()
 
 
@@ -143,10 +162,11 @@ def falcon():
     import falcon as library
 
     def view(request, response, path=None):
+        perhaps_fail(request.path)
         response.text = "falcon\n"
         response.set_headers(headers())
 
-    made = library.App()
+    made = getattr(library, "API", library.App)()  # the agent changes the old one only
     made.add_sink(view)
     return made
 
@@ -158,6 +178,7 @@ def bottle():
 
     @made.route("/<path:path>")
     def view(path):
+        perhaps_fail(path)
         for name, value in headers():
             response.set_header(name, value)
         return "bottle\n"
@@ -168,6 +189,10 @@ def bottle():
 def create():
     return globals()[os.environ["FRAMEWORK"]]()
 
+
+if "WITH_AGENT" in os.environ:  # its plugins change frameworks before those are used
+    from skywalking import agent
+    agent.start()
 
 if "NAMELESS" not in os.environ:
     app = create()

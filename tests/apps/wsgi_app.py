@@ -28,6 +28,18 @@ def stream(environ, start):
     return (piece for piece in served.pieces(environ["QUERY_STRING"]))
 
 
+def drip(environ, start):
+    """Pieces with 150 ms before each."""
+    start("200 OK", [("X-Worker", served.who())])
+
+    def pieces():
+        for piece in served.pieces(environ["QUERY_STRING"]):
+            time.sleep(0.15)
+            yield piece
+
+    return pieces()
+
+
 def empty(environ, start):
     start("204 No Content", [("X-Worker", served.who())])
     return []
@@ -79,7 +91,9 @@ def leave(environ, start):
 
 ACTIONS = {
     action.__name__: action
-    for action in (plain, echo, early, stream, empty, same, missing, fail, broken, slow, peer, large, sendfile, leave)
+    for action in (
+        plain, echo, early, stream, drip, empty, same, missing, fail, broken, slow, peer, large, sendfile, leave
+    )
 }
 
 

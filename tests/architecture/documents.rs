@@ -15,6 +15,7 @@ const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CH
 const FOREIGN: [&str; 23] = [
     "--bind", // gunicorn
     "--certfile",
+    "--protocol",
     "--package", // cargo
     "--bin",
     "--max-requests",

@@ -23,9 +23,9 @@ FORKED, OPENED, RECEIVED, SENT, CLOSED, SIGNALLED, PROGRAM = 1, 6, 7, 8, 9, 10, 
 MOVED_BYTES = 64
 
 
-def gunicorn(*args, app="wsgi_app:app", python="python"):
+def gunicorn(*args, app="wsgi_app:app", python="python", more=None):
     command = [f"/opt/{python}/bin/python", "-m", "gunicorn", *args, app]
-    environ = {"PATH": "/usr/bin:/bin", "SW_AGENT_NAME": "golden", "PYTHONDONTWRITEBYTECODE": "1"}
+    environ = {"PATH": "/usr/bin:/bin", "SW_AGENT_NAME": "golden", "PYTHONDONTWRITEBYTECODE": "1", **(more or {})}
     child = subprocess.Popen(command, cwd="/srv/apps", env=environ, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     where = next((word for word in args if "unix:" in word), None)
@@ -94,6 +94,22 @@ def sync():
     ask("GET", "/plain/7", "sw8: nonsense")
     ask("GET", "/empty/8")
     time.sleep(2.5)  # two samples
+    return child
+
+
+def rules():
+    """Flask with the agent's variables: a path, a suffix and a method that are left out, parameters, a foreign trace."""
+    variables = {
+        "SW_AGENT_TRACE_IGNORE_PATH": "/echo/*",
+        "SW_PLUGIN_HTTP_IGNORE_METHOD": "put",
+        "SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS": "true",
+    }
+    child = gunicorn("--workers", "1", *BIND, app="flask_app:app", more=variables)
+    ask("POST", "/echo/1", "Content-Length: 0")
+    ask("GET", "/plain/2.js")
+    ask("PUT", "/plain/3", "Content-Length: 0")
+    ask("GET", "/plain/4?q=a+b&token=s3cret&q=c")
+    ask("GET", "/plain/5", "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     return child
 
 
@@ -315,7 +331,7 @@ def saturated():
 
 
 CASES = [
-    sync, gthread, uvicorn, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back, timeout_sync,
+    sync, rules, gthread, uvicorn, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back, timeout_sync,
     timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom, saturated,
 ]
 
@@ -369,6 +385,8 @@ def own(raw, master):
             continue
         elif kind == "facts":
             value["cgroup"] = "/"  # the recording machine's
+        elif kind == "imports" and value["process"]["pid"] not in pids:
+            continue
         elif kind == "samples":
             value["processes"] = [sample for sample in value["processes"] if sample["key"]["pid"] in pids]
             value["queues"] = own_queues(value["queues"], pids)

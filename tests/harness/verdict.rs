@@ -18,6 +18,9 @@ use crate::observer::segments;
 const EARLY: f64 = 2.0;
 /// How much later than the client's an end may seem, in ms.
 const LATE: f64 = 5.0;
+/// Where the time of a request went, in the order of their tags.
+const TIMES: [&str; 5] =
+    ["time.queue_us", "time.accept_us", "time.first_byte_us", "time.transfer_us", "time.service_us"];
 /// The most faults that a failure lists.
 const SHOWN: usize = 20;
 
@@ -214,7 +217,8 @@ fn span_faults(sent: &Sent, span: &Span, component: i32) -> Vec<String> {
     check(span.tag("http.method") == Some(&sent.method), "http.method");
     check(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?')), "http.url");
     check(span.tag("http.status_code") == status.as_deref(), "http.status_code");
-    check(names == ["http.method", "http.url", "http.status_code"], "order of tags");
+    let ours = names.strip_prefix(["http.method", "http.url", "http.status_code"].as_slice());
+    check(ours.is_some_and(|ours| in_order(ours, &TIMES)), "order of tags");
     check(span.is_error == sent.status.is_none_or(|status| status >= 400), "is_error");
     check(sent.port.is_none_or(|port| span.peer == format!("127.0.0.1:{port}")), "peer");
     let (start, end) = (ms(span.start_ms), ms(span.end_ms));
@@ -225,10 +229,37 @@ fn span_faults(sent: &Sent, span: &Span, component: i32) -> Vec<String> {
         start <= sent.end + LATE,
         &format!("start (after the client's end by {})", margin(start - sent.end)),
     );
+    wrong_times(span, sent).into_iter().for_each(|what| check(false, what));
     if sent.framed {
         check(end <= sent.end + LATE, &format!("end (late by {})", margin(end - sent.end)));
     }
     wrong
+}
+
+/// Whether these are some of those, in their order.
+fn in_order(some: &[&str], all: &[&str]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|name| all.any(|known| known == name))
+}
+
+/// What does not fit together of a span's times, and with what the client saw.
+fn wrong_times(span: &Span, sent: &Sent) -> Vec<&'static str> {
+    let us = |name: &str| span.tag(name).map(|text| text.parse().unwrap_or(f64::NAN));
+    let [queue, accept, first, transfer, service] = TIMES.map(us);
+    let (start, end) = (ms(span.start_ms), ms(span.end_ms));
+    // Each is cut to whole microseconds, the span's own to milliseconds.
+    let parts = first.zip(transfer).map(|(first, transfer)| first + transfer);
+    let took = service.unwrap_or(f64::NAN);
+    let rules = [
+        (parts.is_none_or(|parts| (took - 2.0..=took).contains(&parts)), "first byte and transfer"),
+        ((took / 1e3 - (end - start)).abs() <= 1.0, "service time"),
+        (accept.zip(queue).is_none_or(|(accept, queue)| accept <= queue), "accepted after it was read"),
+        (
+            queue.is_none_or(|queue| queue / 1e3 <= start - sent.start + 1.0 + EARLY),
+            "queued before it was sent",
+        ),
+    ];
+    rules.into_iter().filter(|(is_right, _)| !is_right).map(|(_, what)| what).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "ms since 1970 have 41 bits")]

@@ -3,6 +3,7 @@ mod pair;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod waiting;
 
 use crate::clock::KernelTime;
 use crate::stats::Drops;
@@ -96,6 +97,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// When the request's first byte was ready to be read; `None` when not known.
     pub ready: Option<KernelTime>,
+    /// When the connection was accepted; only of its first request, where that was seen.
+    pub accepted: Option<KernelTime>,
     /// When the worker read its first byte.
     pub start: KernelTime,
     /// When the worker wrote the response's first byte.
@@ -153,7 +156,8 @@ impl Exchanges {
             Some(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
             Some(Followed::No) => {}
             None => {
-                self.follow(opened.conn, Connection::new(Ends::of(opened), opened.accepted == 1), findings)
+                let accepted = (opened.accepted == 1).then_some(KernelTime(opened.header.at));
+                self.follow(opened.conn, Connection::new(Ends::of(opened), accepted), findings)
             }
         }
     }
@@ -203,7 +207,7 @@ impl Exchanges {
             return;
         }
         if self.connections.touch(moved.conn).is_none() {
-            self.follow(moved.conn, Connection::new(Ends::Unknown, false), findings);
+            self.follow(moved.conn, Connection::new(Ends::Unknown, None), findings);
         }
         let Some(followed) = self.connections.touch(moved.conn) else { return };
         let Followed::Yes(connection) = followed else { return };

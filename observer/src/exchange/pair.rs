@@ -11,6 +11,9 @@ use super::Findings;
 use super::Outcome;
 use super::turn::Counted;
 use super::turn::Newest;
+use super::waiting::Began;
+use super::waiting::Waiting;
+use super::waiting::reason;
 use crate::clock::KernelTime;
 use crate::protocol::Piece;
 use crate::protocol::http1::Asked;
@@ -61,6 +64,8 @@ pub(super) struct Connection {
     /// Requests read so far.
     read: u64,
     waiting: VecDeque<Waiting>,
+    /// When it was accepted, until a request was read.
+    accepted: Option<KernelTime>,
     /// The response being written answers the first of `waiting`, not nobody.
     answering: bool,
     /// The server said that it closes the connection after this response.
@@ -80,37 +85,20 @@ pub(super) struct Connection {
     counted: Counted,
 }
 
-/// A request that waits for the end of its response.
-#[derive(Debug)]
-struct Waiting {
-    number: u64,
-    exchange: Exchange,
-    /// It was told already, because its process ended, or is not to be told.
-    told: bool,
-    /// Its response may be that of a request whose read was lost.
-    doubtful: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Began {
-    pid: u32,
-    tid: u32,
-    at: KernelTime,
-    ready: Option<KernelTime>,
-    bytes: u64,
-}
-
 impl Connection {
-    pub(super) fn new(ends: Ends, accepted: bool) -> Connection {
-        let stream = if accepted { Stream::from_start() } else { Stream::from_middle() };
+    /// One that was accepted then, or was there before.
+    pub(super) fn new(ends: Ends, accepted: Option<KernelTime>) -> Connection {
+        let is_new = accepted.is_some();
+        let stream = if is_new { Stream::from_start() } else { Stream::from_middle() };
         Connection {
             ends,
             client: None,
-            inbound: accepted,
+            inbound: is_new,
+            accepted,
             received: stream,
             sent: stream,
-            requests: if accepted { Parser::from_start() } else { Parser::from_middle() },
-            responses: if accepted { Parser::from_start() } else { Parser::from_middle() },
+            requests: if is_new { Parser::from_start() } else { Parser::from_middle() },
+            responses: if is_new { Parser::from_start() } else { Parser::from_middle() },
             began: Began::default(),
             reading: None,
             read: 0,
@@ -363,6 +351,7 @@ impl Connection {
                 traceparent: head.traceparent,
                 status: None,
                 ready,
+                accepted: self.accepted.take(),
                 start: at,
                 first_byte: None,
                 end: at,
@@ -483,17 +472,5 @@ impl Connection {
             self.waiting.clear();
             self.requests.stop();
         }
-    }
-}
-
-fn reason(fault: Fault) -> Reason {
-    match fault {
-        Fault::Gap => Reason::Gap,
-        Fault::HeadTooLarge => Reason::HeadTooLarge,
-        Fault::NotHttp => Reason::NotHttp,
-        Fault::Upgraded => Reason::Upgraded,
-        Fault::Tls => Reason::Tls,
-        Fault::Http2 => Reason::Http2,
-        Fault::Uwsgi => Reason::Uwsgi,
     }
 }

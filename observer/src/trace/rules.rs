@@ -36,6 +36,8 @@ pub struct Chosen {
     pub redaction: String,
     /// `--w3c-trace-id`
     pub w3c: bool,
+    /// `--tags agent`
+    pub only_agents_tags: bool,
 }
 
 /// The rules for the workers of one master.
@@ -52,6 +54,8 @@ pub struct Rules {
     pub params_length: Option<usize>,
     /// Which of them are not.
     pub redaction: Redaction,
+    /// Whether a span has the agent's tags and no others.
+    pub only_agents_tags: bool,
 }
 
 /// Segments of one process since a moment.
@@ -111,6 +115,7 @@ impl Rules {
             params: if chosen.params { EVERY.to_vec() } else { collecting.collect() },
             params_length: usize::try_from(length.unwrap_or(PARAMS_LENGTH)).ok(),
             redaction: Redaction::new(&chosen.redaction),
+            only_agents_tags: chosen.only_agents_tags,
         }
     }
 

@@ -6,6 +6,7 @@ use super::SpanLayer;
 use super::params;
 use super::rules::Rules;
 use super::w3c;
+use crate::clock::KernelTime;
 use crate::clock::WallOffset;
 use crate::exchange::Ends;
 use crate::exchange::Exchange;
@@ -62,8 +63,11 @@ pub fn entry(
     if let Some(status) = exchange.status {
         tags.push(("http.status_code", status.to_string()));
     }
-    let traceparent = exchange.traceparent.as_ref().filter(|header| w3c::trace_id(header).is_some());
-    tags.extend(traceparent.map(|header| ("traceparent", header.clone())));
+    if !rules.only_agents_tags {
+        tags.extend(times(exchange));
+        let traceparent = exchange.traceparent.as_ref().filter(|header| w3c::trace_id(header).is_some());
+        tags.extend(traceparent.map(|header| ("traceparent", header.clone())));
+    }
     Span {
         id: 0,
         parent: -1,
@@ -82,6 +86,21 @@ pub fn entry(
         tags,
         queue_wait_ns: exchange.ready.map(|ready| exchange.start.since(ready)),
     }
+}
+
+/// Where the time went, in microseconds: before the worker read the request, of that before it accepted the connection, from
+/// there to the first byte of the response, from that to the last write, and both together.
+fn times(exchange: &Exchange) -> impl Iterator<Item = (&'static str, String)> {
+    let Exchange { ready, accepted, start, first_byte, end, .. } = *exchange;
+    let between = |from: Option<KernelTime>, to: Option<KernelTime>| Some(to?.since(from?) / 1_000);
+    let all = [
+        ("time.queue_us", between(ready, Some(start))),
+        ("time.accept_us", between(ready, accepted)),
+        ("time.first_byte_us", between(Some(start), first_byte)),
+        ("time.transfer_us", between(first_byte, Some(end))),
+        ("time.service_us", between(Some(start), Some(end))),
+    ];
+    all.into_iter().filter_map(|(name, us)| Some((name, us?.to_string())))
 }
 
 /// Parts of a request target, without query and fragment.
@@ -138,8 +157,9 @@ fn url(exchange: &Exchange) -> String {
 pub(super) mod tests {
     use super::super::rules::Chosen;
     use super::*;
-    use crate::clock::KernelTime;
     use crate::identity::Facts;
+
+    const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     pub(in crate::trace) fn exchange() -> Exchange {
         Exchange {
@@ -157,6 +177,7 @@ pub(super) mod tests {
             traceparent: None,
             status: Some(200),
             ready: Some(KernelTime(4_000_000)),
+            accepted: Some(KernelTime(4_250_000)),
             start: KernelTime(5_500_000),
             first_byte: Some(KernelTime(8_000_000)),
             end: KernelTime(9_000_000),
@@ -172,7 +193,8 @@ pub(super) mod tests {
 
     #[test]
     fn parameters_stand_before_the_status_where_they_are_shown() {
-        let chosen = Chosen { params: true, redaction: "c".into(), ..Chosen::default() };
+        let chosen =
+            Chosen { params: true, redaction: "c".into(), only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { target: "/a?b=1&c=2#d".into(), ..exchange() };
         let span = entry(&exchange, Framework::Bottle, &rules(chosen), WallOffset(0), Vec::new());
         let names: Vec<_> = span.tags.iter().map(|(name, _)| *name).collect();
@@ -197,7 +219,9 @@ pub(super) mod tests {
 
     #[test]
     fn has_the_agents_fields_and_tag_order() {
-        let span = span(|_| {});
+        let chosen = Chosen { only_agents_tags: true, ..Chosen::default() };
+        let exchange = Exchange { traceparent: Some(W3C.into()), ..exchange() };
+        let span = entry(&exchange, Framework::Python, &rules(chosen), WallOffset(1_000_000_000), Vec::new());
         assert_eq!((span.id, span.parent, span.start_ms, span.end_ms), (0, -1, 1005, 1009));
         assert_eq!((span.operation.as_str(), span.peer.as_str()), ("/a/b", "10.0.0.9:40000"));
         assert_eq!((span.component, span.is_error, span.queue_wait_ns), (7000, false, Some(1_500_000)));
@@ -206,6 +230,29 @@ pub(super) mod tests {
             tags,
             [("http.method", "GET"), ("http.url", "http://example.test/a/b"), ("http.status_code", "200")]
         );
+    }
+
+    #[test]
+    fn times_and_a_foreign_trace_stand_behind_the_agents_tags() {
+        let ours = |change: &dyn Fn(&mut Exchange)| {
+            let span = span(change);
+            let tags = span.tags.into_iter().skip_while(|(name, _)| *name != "http.status_code").skip(1);
+            tags.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            ours(&|exchange| exchange.traceparent = Some(W3C.into())),
+            format!(
+                "time.queue_us=1500 time.accept_us=250 time.first_byte_us=2500 time.transfer_us=1000 \
+                 time.service_us=3500 traceparent={W3C}"
+            )
+        );
+        let unknown = ours(&|exchange| {
+            (exchange.ready, exchange.accepted, exchange.first_byte) = (None, None, None);
+        });
+        assert_eq!(unknown, "time.service_us=3500");
+        // A connection that waited for its request.
+        let idle = ours(&|exchange| exchange.accepted = Some(KernelTime(1)));
+        assert!(idle.contains("time.accept_us=0 "), "{idle}");
     }
 
     #[test]
@@ -239,7 +286,7 @@ pub(super) mod tests {
             exchange.outcome = Outcome::Cut;
         });
         assert!(cut.is_error);
-        assert_eq!(cut.tags.len(), 2);
+        assert!(cut.tags.iter().all(|(name, _)| *name != "http.status_code"));
     }
 
     #[test]

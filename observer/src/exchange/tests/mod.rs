@@ -118,12 +118,16 @@ fn an_exchange_has_its_times_bytes_and_process() {
     let exchange = &bench.found.exchanges[0];
     assert_eq!((exchange.pid, exchange.tid, exchange.status), (WORKER, WORKER + 1, Some(201)));
     assert_eq!((exchange.ready, exchange.start), (Some(KernelTime(101)), KernelTime(102)));
+    assert_eq!(exchange.accepted, Some(KernelTime(101)));
     assert_eq!((exchange.first_byte, exchange.end), (Some(KernelTime(106)), KernelTime(108)));
     assert_eq!((exchange.request_bytes, exchange.response_bytes), (65, 67));
     assert_eq!(exchange.outcome, Outcome::Complete);
     let Ends::Tcp { local, peer } = &exchange.ends else { panic!("no addresses") };
     assert_eq!((local.to_string(), peer.to_string()), ("10.0.0.9:8000".into(), "10.0.0.9:4000".into()));
     assert_eq!(bench.drops(), NONE);
+    bench.read(&get("/b"));
+    bench.write(OK);
+    assert_eq!(bench.found.exchanges[1].accepted, None);
 }
 
 /// `from>to` of every turn so far, with what the last request had waited.
