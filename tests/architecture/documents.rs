@@ -12,7 +12,7 @@ use crate::source::File;
 /// Pages that have to be there.
 const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"];
 /// Options of other programs that the pages show.
-const FOREIGN: [&str; 23] = [
+const FOREIGN: [&str; 24] = [
     "--bind", // gunicorn
     "--certfile",
     "--protocol",
