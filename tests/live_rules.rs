@@ -18,7 +18,7 @@ use harness::request::Request;
 use harness::stage::Stage;
 use harness::stage::wait;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Of trace `t`, and not sampled by who wrote it.
 const SW8: &str = "0-dA==-cw==-3-c2hvcA==-aQ==-L3Vw-YTox";
 const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
