@@ -21,7 +21,7 @@ use harness::stage::package;
 use harness::stage::wait;
 use rustix::process::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const UVICORN: &str = "uvicorn.workers.UvicornWorker";
 const AIOHTTP: &str = "aiohttp.GunicornWebWorker";
 

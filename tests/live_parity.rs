@@ -18,7 +18,7 @@ use harness::stage::Stage;
 use harness::stage::package;
 use harness::stage::wait;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const UVICORN: &str = "uvicorn.workers.UvicornWorker";
 const SW8: &str = "0-dA==-cw==-3-c2hvcA==-aQ==-L3Vw-YTox";
 

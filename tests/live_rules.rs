@@ -1,5 +1,6 @@
 //! What is left out on purpose, counted, and what is shown beside: by a master's environment, and by options above it.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -15,8 +16,9 @@ use harness::observer::binary;
 use harness::observer::segments;
 use harness::request::Request;
 use harness::stage::Stage;
+use harness::stage::wait;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Of trace `t`, and not sampled by who wrote it.
 const SW8: &str = "0-dA==-cw==-3-c2hvcA==-aQ==-L3Vw-YTox";
 const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -122,6 +124,37 @@ fn each_master_has_the_rules_of_its_environment() {
     assert_eq!(report.drops().get("bad_sw8"), Some(&1));
     assert!(report.stderr.contains("left out on purpose: ignored_method=1"), "{}", report.stderr);
     assert!(report.lines.iter().all(|line| !format!("{line:?}").contains("s3cret")), "a secret is shown");
+}
+
+/// The meters of a service's instances, by how often they were reported.
+fn meters(observer: &Observer, service: &str) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    observer.lines_from(0, |line| {
+        if let Line::Meters { service: of, meters, .. } = line
+            && of == service
+        {
+            meters.keys().for_each(|name| *found.entry(name.clone()).or_default() += 1);
+        }
+    });
+    found
+}
+
+#[test]
+fn a_masters_environment_switches_meters_off() {
+    let stage = Stage::enter("rules-meters");
+    let launch = || Launch::new("sync", "wsgi_app:app").workers(1);
+    let on = Gunicorn::start(&stage, &launch());
+    let off = Gunicorn::start(&stage, &launch().env("SW_AGENT_METER_REPORTER_ACTIVE", "False"));
+    let own = Gunicorn::start(&stage, &launch().env("SW_AGENT_PVM_METER_REPORTER_ACTIVE", "false"));
+    let observer = watch(&[&on, &off, &own], &["--meter-period=1"]);
+    let name = "instance_pvm_process_cpu_utilization";
+    let is_there = || meters(&observer, on.service()).get(name).is_some_and(|count| *count >= 6);
+    assert!(wait(PATIENCE, || is_there().then_some(())).is_some(), "{}", observer.stderr());
+    assert_eq!(meters(&observer, off.service()), BTreeMap::new());
+    let ours = meters(&observer, own.service());
+    assert!(ours.contains_key("instance_gunicorn_busy"), "{ours:?}");
+    assert!(ours.keys().all(|name| !name.starts_with("instance_pvm_")), "{ours:?}");
+    observer.stop().assert_code(0);
 }
 
 /// Between two numbers of milliseconds.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::KernelTime;
 use crate::clock::WallOffset;
+use crate::identity::Facts;
 use crate::identity::Instance;
 use crate::identity::ProcessKey;
 use crate::meter::sample::HostSample;
@@ -138,6 +139,14 @@ fn meters(host_cpu: f64, cpu: f64, host: HostSample, process: &ProcessSample) ->
     .collect()
 }
 
+/// Whether the environment of an instance's master leaves a meter on, as the agent would have read it.
+pub fn is_on(master: &Facts, name: &str) -> bool {
+    let off =
+        |variable: &str| master.variable(variable).is_some_and(|value| value.eq_ignore_ascii_case("false"));
+    let is_pvm = name.starts_with("instance_pvm_");
+    !(off("SW_AGENT_METER_REPORTER_ACTIVE") || is_pvm && off("SW_AGENT_PVM_METER_REPORTER_ACTIVE"))
+}
+
 /// In seconds, of nanoseconds; a name of ours, since the agent has nothing like it.
 pub fn heartbeat_age(ns: u64) -> Meter {
     Meter::new("instance_gunicorn_heartbeat_age", ns as f64 / 1e9)
@@ -156,6 +165,20 @@ fn percent(part: f64, whole: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::identity::Role;
+
+    #[test]
+    fn a_masters_environment_switches_meters_off() {
+        let on = |variable: &str, value: &str, name: &str| {
+            let environ = vec![(variable.to_owned(), value.to_owned())];
+            is_on(&Facts { environ, ..Facts::default() }, name)
+        };
+        let (all, pvm) = ("SW_AGENT_METER_REPORTER_ACTIVE", "SW_AGENT_PVM_METER_REPORTER_ACTIVE");
+        assert!(!on(all, "False", "instance_pvm_gc_g0") && !on(all, "false", "instance_gunicorn_busy"));
+        assert!(!on(pvm, "false", "instance_pvm_gc_g0") && on(pvm, "false", "instance_gunicorn_busy"));
+        for value in ["", "0", "true", "no"] {
+            assert!(on(all, value, "instance_pvm_gc_g0") && on(pvm, value, "instance_pvm_gc_g0"), "{value}");
+        }
+    }
 
     const KEY: ProcessKey = ProcessKey { pid: 7, start: 1 };
 

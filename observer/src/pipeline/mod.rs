@@ -3,6 +3,8 @@ pub mod input;
 pub mod output;
 pub mod tape;
 
+use std::collections::BTreeMap;
+
 use observer_ebpf::record::Closed;
 use observer_ebpf::record::Execed;
 use observer_ebpf::record::Exited;
@@ -145,7 +147,18 @@ impl Pipeline {
             (instance, own)
         });
         let batches = self.meters.sampled(samples, self.wall, instances);
-        outputs.extend(batches.into_iter().map(Output::Meters));
+        let masters: BTreeMap<_, _> = model
+            .instances()
+            .filter_map(|instance| {
+                Some(((&instance.service, &instance.name), model.master(instance.process.pid)?))
+            })
+            .collect();
+        for mut batch in batches {
+            if let Some(master) = masters.get(&(&batch.service, &batch.instance)) {
+                batch.meters.retain(|meter| meter::is_on(master, meter.name));
+            }
+            outputs.extend((!batch.meters.is_empty()).then_some(Output::Meters(batch)));
+        }
     }
 
     fn looked(&mut self, at: KernelTime, queues: &Queues) {

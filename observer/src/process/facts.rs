@@ -22,7 +22,7 @@ use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 29] = [
+const VARIABLES: [&str; 31] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
@@ -37,6 +37,8 @@ const VARIABLES: [&str; 29] = [
     "SW_PLUGIN_DJANGO_COLLECT_HTTP_PARAMS",
     "SW_PLUGIN_FASTAPI_COLLECT_HTTP_PARAMS",
     "SW_PLUGIN_BOTTLE_COLLECT_HTTP_PARAMS",
+    "SW_AGENT_METER_REPORTER_ACTIVE",
+    "SW_AGENT_PVM_METER_REPORTER_ACTIVE",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
     "DD_SERVICE",

@@ -19,6 +19,9 @@ use crate::stats::Reason;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Masters whose rules are kept.
+const MASTERS: usize = 4_096;
+
 /// Makes segments. The same seed gives the same identifiers in the same order.
 #[derive(Debug)]
 pub struct Segments {
@@ -63,6 +66,9 @@ impl Segments {
         drops: &mut Drops,
     ) -> Option<Segment> {
         let Server { instance, framework, master } = server;
+        if self.rules.len() >= MASTERS {
+            self.rules.clear(); // orphans outlive their masters; rules are made again
+        }
         let (facts, rules) = self.rules.entry(master.key).or_insert_with(|| {
             (Arc::clone(master), Rules::new(&self.chosen, master)) // of a process that has none yet
         });
@@ -173,8 +179,13 @@ mod tests {
         let counted: Vec<_> = segments.omissions().named().collect();
         let names = ["ignored_method", "ignored_path", "ignored_suffix", "not_sampled"];
         assert_eq!(counted, names.map(|name| (name, 1)));
+        for pid in 0..5_000 {
+            let key = ProcessKey { pid, start: 2 };
+            segments.rules.insert(key, (Arc::default(), Rules::new(&Chosen::default(), &Facts::default())));
+        }
         // Another environment of the same master, and a process that is gone.
         assert!(served(&mut segments, &to("HEAD", "/in/x"), &[("SW_SAMPLE_N_PER_3_SECS", "2")]).is_some());
+        assert_eq!(segments.rules.len(), 1);
         segments.forget(ProcessKey { pid: 7, start: 1 });
         assert!(served(&mut segments, &to("GET", "/a"), &environ).is_some());
     }

@@ -57,7 +57,7 @@ impl Model {
     /// Who keeps what is known of a worker: its arbiter, whose workers all run the same; an orphan itself.
     fn keeper<'a>(&'a self, process: &'a Process) -> Option<&'a Process> {
         match process.role {
-            Some(Role::Worker) => self.process(process.parent?),
+            Some(Role::Worker | Role::DirtyWorker) => self.process(process.parent?),
             _ => Some(process),
         }
     }
