@@ -2,6 +2,7 @@
 
 use std::env::consts::ARCH;
 use std::fs;
+use std::process::Command;
 
 use clap::Args;
 use clap::ValueEnum;
@@ -24,6 +25,9 @@ pub struct Options {
     /// As little as shows whether it works: the numbers are of no use
     #[arg(long)]
     quick: bool,
+    /// Write README's section about costs from what was measured, by this run or an earlier one
+    #[arg(long, conflicts_with = "quick")]
+    readme: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -45,25 +49,38 @@ impl Scenario {
 
 /// The command.
 pub fn command(options: &Options) -> Outcome {
-    setup::ensure(&[Part::Python])?;
-    test::mount_tracefs()?;
-    observer::release()?;
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
     let all = [Scenario::Requests, Scenario::Scale];
-    let scenarios = if options.scenarios.is_empty() { &all[..] } else { &options.scenarios };
+    let scenarios = match (options.scenarios.is_empty(), options.readme) {
+        (true, false) => &all[..],
+        (true, true) => &[], // what was measured before
+        (false, _) => &options.scenarios,
+    };
+    if !scenarios.is_empty() {
+        setup::ensure(&[Part::Python])?;
+        test::mount_tracefs()?;
+        observer::release()?;
+    }
     for scenario in scenarios {
         let name = scenario.name();
-        let json = folder.join(format!("{name}.json"));
-        shell::say(format_args!("measuring {name}; results go to {}", json.display()));
-        let mut command =
-            shell::cargo(["run", "--quiet", "--release", "--package", "tests", "--bin", "bench"]);
-        command.args(["--features", "tests/privileged", "--", name, "--json"]).arg(json);
-        command.args(options.quick.then_some("--quick"));
+        shell::say(format_args!("measuring {name}; results go to {}", folder.display()));
+        let mut command = bench(&[name]);
+        command.arg(&folder).args(options.quick.then_some("--quick"));
         if !shell::is_root() {
             command.env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", ARCH.to_uppercase()), "sudo -E");
         }
         shell::run(&mut command)?;
     }
+    if options.readme {
+        let page = workspace::root().join("README.md");
+        shell::run(bench(&["readme"]).arg(&folder).arg(page))?;
+    }
     Ok(())
+}
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = shell::cargo(["run", "--quiet", "--release", "--package", "tests", "--bin", "bench"]);
+    command.args(["--features", "tests/privileged", "--"]).args(arguments);
+    command
 }
