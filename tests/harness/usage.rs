@@ -32,7 +32,11 @@ fn status_kib(pid: u32, field: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::process::Stdio;
+
     use super::*;
+    use crate::stage::wait;
 
     #[test]
     fn this_process_has_memory() {
@@ -43,10 +47,13 @@ mod tests {
 
     #[test]
     fn work_takes_time() {
-        let before = cpu(std::process::id());
-        assert!((0..5_000_000_u64).map(std::hint::black_box).sum::<u64>() > 0);
-        std::thread::sleep(Duration::from_millis(1)); // the kernel adds up when a thread stops
-        assert!(cpu(std::process::id()) > before);
+        // A process of its own: the time of threads that end is not counted, and tests are threads.
+        let work = "n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; read line";
+        let mut child = Command::new("sh").args(["-c", work]).stdin(Stdio::piped()).spawn().expect("a shell");
+        let took = wait(Duration::from_secs(20), || Some(cpu(child.id())).filter(|time| !time.is_zero()));
+        assert!(took.is_some());
+        drop(child.stdin.take());
+        assert!(child.wait().is_ok());
         assert_eq!(cpu(u32::MAX), Duration::ZERO);
     }
 }
