@@ -51,8 +51,13 @@ impl Segments {
         })
     }
 
+    /// 32 hexadecimal digits; formatting them takes ten times as long.
     fn id(&mut self) -> String {
-        format!("{:032x}", self.ids.u128(..))
+        let drawn = self.ids.u128(..).to_be_bytes();
+        let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+        let mut id = String::with_capacity(2 * drawn.len());
+        drawn.iter().for_each(|byte| id.extend([digit(byte >> 4), digit(byte & 0xf)]));
+        id
     }
 }
 

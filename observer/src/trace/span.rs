@@ -1,4 +1,6 @@
 //! Exchange to entry span, by the rules of the SkyWalking Python agent.
+use std::borrow::Cow;
+
 use super::Reference;
 use super::Span;
 use super::SpanKind;
@@ -14,7 +16,9 @@ const PYTHON: i32 = 7000;
 /// The entry span of a request, as the root of its segment.
 pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
-    let mut tags = vec![("http.method", exchange.method.clone()), ("http.url", url(exchange))];
+    let target = Target::of(&exchange.target);
+    let mut tags = Vec::with_capacity(3);
+    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, &target))]);
     if let Some(status) = exchange.status {
         tags.push(("http.status_code", status.to_string()));
     }
@@ -24,7 +28,7 @@ pub fn entry(exchange: &Exchange, wall: WallOffset, refs: Vec<Reference>) -> Spa
         start_ms,
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
-        operation: operation(exchange),
+        operation: operation(&target),
         peer: match &exchange.ends {
             Ends::Tcp { peer, .. } => peer.to_string(),
             Ends::Unix | Ends::Unknown => String::new(),
@@ -50,9 +54,10 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn of(target: &str) -> Target<'_> {
-        let end = target.find(['?', '#']).unwrap_or(target.len());
+        let end = target.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
         let target = target.get(..end).unwrap_or(target);
-        match target.split_once("://") {
+        let parts = if target.starts_with('/') { None } else { target.split_once("://") };
+        match parts {
             Some((scheme, rest)) if !scheme.contains('/') => {
                 let slash = rest.find('/').unwrap_or(rest.len());
                 let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, ""));
@@ -64,8 +69,8 @@ impl Target<'_> {
 }
 
 /// Raw path: what the agent calls an endpoint.
-fn operation(exchange: &Exchange) -> String {
-    match Target::of(&exchange.target).path {
+fn operation(target: &Target<'_>) -> String {
+    match target.path {
         "" => "/".to_owned(),
         path => path.to_owned(),
     }
@@ -73,21 +78,20 @@ fn operation(exchange: &Exchange) -> String {
 
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
-fn url(exchange: &Exchange) -> String {
-    let target = Target::of(&exchange.target);
+fn url(exchange: &Exchange, target: &Target<'_>) -> String {
     if exchange.method == "CONNECT" && target.authority.is_none() {
         return format!("http://{}", target.path);
     }
     let named = exchange.host.as_deref().filter(|host| !host.is_empty()).or(target.authority);
     let host = match (named, &exchange.ends) {
-        (Some(named), _) => named.rsplit_once('@').map_or(named, |(_, host)| host).to_owned(),
-        (None, Ends::Tcp { local, .. }) => local.to_string(),
-        (None, Ends::Unix | Ends::Unknown) => "localhost".to_owned(),
+        (Some(named), _) => Cow::Borrowed(named.rsplit_once('@').map_or(named, |(_, host)| host)),
+        (None, Ends::Tcp { local, .. }) => Cow::Owned(local.to_string()),
+        (None, Ends::Unix | Ends::Unknown) => Cow::Borrowed("localhost"),
     };
     match target.path {
-        "*" => format!("http://{host}"),
-        path if path.starts_with('/') => format!("http://{host}{path}"),
-        path => format!("http://{host}/{path}"),
+        "*" => ["http://", &host].concat(),
+        path if path.starts_with('/') => ["http://", &host, path].concat(),
+        path => ["http://", &host, "/", path].concat(),
     }
 }
 
