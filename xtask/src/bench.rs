@@ -7,6 +7,7 @@ use std::process::Command;
 use clap::Args;
 use clap::ValueEnum;
 
+use crate::instructions;
 use crate::observer;
 use crate::setup;
 use crate::setup::Part;
@@ -30,12 +31,14 @@ pub struct Options {
     readme: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Scenario {
     /// The cost of a request
     Requests,
     /// The cost of many idle workers and connections
     Scale,
+    /// Instructions per request in the pipeline, against what they were
+    Pipeline,
 }
 
 impl Scenario {
@@ -43,6 +46,7 @@ impl Scenario {
         match self {
             Self::Requests => "requests",
             Self::Scale => "scale",
+            Self::Pipeline => "pipeline",
         }
     }
 }
@@ -51,18 +55,23 @@ impl Scenario {
 pub fn command(options: &Options) -> Outcome {
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
-    let all = [Scenario::Requests, Scenario::Scale];
+    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Scale];
     let scenarios = match (options.scenarios.is_empty(), options.readme) {
         (true, false) => &all[..],
         (true, true) => &[], // what was measured before
         (false, _) => &options.scenarios,
     };
-    if !scenarios.is_empty() {
+    if scenarios.contains(&Scenario::Pipeline) {
+        setup::programs(&[Part::Count])?;
+        instructions::check()?;
+    }
+    let live: Vec<_> = scenarios.iter().filter(|scenario| **scenario != Scenario::Pipeline).collect();
+    if !live.is_empty() {
         setup::ensure(&[Part::Python])?;
         test::mount_tracefs()?;
         observer::release()?;
     }
-    for scenario in scenarios {
+    for scenario in live {
         let name = scenario.name();
         shell::say(format_args!("measuring {name}; results go to {}", folder.display()));
         let mut command = bench(&[name]);
