@@ -1,20 +1,42 @@
-//! The benchmark: `bench requests|scale [--quick] [--json FILE]`; tables on stdout.
+//! The benchmark: measures requests and scale, draws the results, writes README's section about costs from them.
 #![expect(clippy::print_stdout, reason = "the tables are for who runs it")]
 
+mod plot; // results as drawings
+mod readme; // results as README's section
 mod requests; // what a request costs
+mod round; // one measurement
 mod scale; // what many workers and connections cost
+mod shipping; // an observer that ships
+mod table; // results as text
+mod workload; // what is served
 
+use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use harness::stage::must;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-const USAGE: &str = "usage: bench requests|scale [--quick] [--json FILE]";
+use crate::round::Case;
+use crate::scale::Plan;
+use crate::scale::Point;
 
+const USAGE: &str = "usage: bench requests FOLDER [--quick] [--only NAME] [--rounds N]
+       bench scale FOLDER [--quick] [--masters N [--connections N] [--rounds N]]
+       bench readme FOLDER README.md";
+
+#[derive(Default)]
 struct Options {
     part: String,
+    /// Where results go, and come from.
+    folder: PathBuf,
+    page: PathBuf,
     quick: bool,
-    json: Option<PathBuf>,
+    only: String,
+    rounds: Option<usize>,
+    masters: Option<usize>,
+    connections: usize,
 }
 
 fn main() -> ExitCode {
@@ -22,32 +44,79 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(64);
     };
-    let measured = match (options.part.as_str(), options.quick) {
-        ("requests", true) => requests::measured(&requests::Options { rounds: 2, requests: 500 }),
-        ("requests", false) => requests::measured(&requests::Options { rounds: 7, requests: 6000 }),
-        (_, true) => scale::measured(&scale::QUICK),
-        (_, false) => scale::measured(&scale::FULL),
+    let done = match options.part.as_str() {
+        "requests" => requests(&options),
+        "scale" => scale(&options),
+        _ => readme(&options),
     };
-    match (measured, options.json) {
-        (Ok(json), Some(path)) => must(std::fs::write(&path, json), format_args!("write {}", path.display())),
-        (Ok(json), None) => println!("{json}"),
-        (Err(why), _) => {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
             eprintln!("bench: {why}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let part = args.next().filter(|part| ["requests", "scale"].contains(&part.as_str()))?;
-    let mut options = Options { part, quick: false, json: None };
+    let part = args.next().filter(|part| ["requests", "scale", "readme"].contains(&part.as_str()))?;
+    let mut options = Options { part, folder: args.next()?.into(), ..Options::default() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => options.quick = true,
-            "--json" => options.json = Some(args.next()?.into()),
+            "--only" => options.only = args.next()?,
+            "--rounds" => options.rounds = Some(args.next()?.parse().ok().filter(|rounds| *rounds > 0)?),
+            "--masters" => options.masters = Some(args.next()?.parse().ok()?),
+            "--connections" => options.connections = args.next()?.parse().ok()?,
+            _ if options.part == "readme" => options.page = arg.into(),
             _ => return None,
         }
     }
     Some(options)
+}
+
+fn requests(options: &Options) -> Result<(), String> {
+    let (rounds, requests) = if options.quick { (2, 300) } else { (7, 6_000) };
+    let rounds = options.rounds.unwrap_or(rounds);
+    let how = requests::Options { rounds, requests, only: options.only.clone() };
+    let cases = requests::measured(&how, |case| println!("{}", table::case(case)))?;
+    let text: String = cases.iter().map(table::case).collect();
+    save(&options.folder.join("requests.txt"), &text)?;
+    save(&options.folder.join("requests.svg"), &plot::cases(&cases))?;
+    save_json(&options.folder.join("requests.json"), &cases)
+}
+
+fn scale(options: &Options) -> Result<(), String> {
+    let plan = if options.quick { Plan::quick() } else { Plan::full() };
+    let plan = match options.masters {
+        Some(masters) => plan.only(masters, options.connections, options.rounds.unwrap_or(1)),
+        None => plan,
+    };
+    println!("{}", table::points());
+    let points = scale::measured(&plan, |point| println!("{}", table::point(point)))?;
+    let lines = [vec![table::points()], points.iter().map(table::point).collect()].concat();
+    save(&options.folder.join("scale.txt"), &(lines.join("\n") + "\n"))?;
+    save(&options.folder.join("scale.svg"), &plot::points(&points))?;
+    save_json(&options.folder.join("scale.json"), &points)
+}
+
+fn readme(options: &Options) -> Result<(), String> {
+    let cases: Vec<Case> = load(&options.folder.join("requests.json"))?;
+    let points: Vec<Point> = load(&options.folder.join("scale.json"))?;
+    readme::rewrite(&options.page, &cases, &points)
+}
+
+fn save(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn save_json(path: &Path, results: &impl Serialize) -> Result<(), String> {
+    save(path, &serde_json::to_string_pretty(results).map_err(|error| error.to_string())?)
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let shown = path.display();
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}: measure first"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{shown} is not what was measured: {error}"))
 }

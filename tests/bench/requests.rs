@@ -1,67 +1,37 @@
-//! What the observer costs gunicorn per request: rounds alone and observed, interleaved.
+//! What a request costs gunicorn: alone, observed, not watched, with the Python agent inside; rounds in turn.
+#![expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
-use harness::client::Mode;
+use harness::collector::Collector;
 use harness::gunicorn::Gunicorn;
-use harness::gunicorn::Launch;
-use harness::gunicorn::cpu_ticks;
-use harness::gunicorn::kill;
-use harness::observer::binary;
+use harness::python::Python;
+use harness::request::Request;
 use harness::stage::Stage;
-use harness::stage::must;
+use harness::stage::package;
 use harness::stage::wait;
-use harness::traffic::plain;
 use harness::traffic::send_all;
 use harness::usage;
-use rustix::process::Signal;
-use serde::Deserialize;
-use serde::Serialize;
 
-/// A clock tick of `/proc/<pid>/stat`.
-const TICK: Duration = Duration::from_millis(10);
+use crate::round::Case;
+use crate::round::Round;
+use crate::round::Rounds;
+use crate::round::Side;
+use crate::round::quantile;
+use crate::shipping::Shipping;
+use crate::workload;
+use crate::workload::Workload;
+
 /// Requests before each measurement.
-const WARM_UP: usize = 500;
-/// How long an observer may take to see the workers.
+const WARM_UP: usize = 200;
+/// How long the last reports may take. What is done for them is part of the cost.
+const LATE: Duration = Duration::from_secs(5);
+/// Connections of the client.
+const CONNECTIONS: usize = 2;
+/// How long an observer may take to announce the workers.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the observer may still have to do after the last request is part of its cost.
-const SETTLE: Duration = Duration::from_millis(1500);
-
-/// One measurement.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Round {
-    /// CPU time per request in gunicorn's master and workers, in µs.
-    gunicorn_us: f64,
-    /// CPU time per request in the observer, in µs.
-    observer_us: f64,
-    /// Requests per second.
-    throughput: f64,
-}
-
-/// One application under one worker class.
-#[derive(Debug, Serialize)]
-struct Case {
-    name: &'static str,
-    requests: usize,
-    alone: Vec<Round>,
-    observed: Vec<Round>,
-    /// Median of CPU time per request, observed by alone.
-    cpu_ratio: f64,
-    /// Median of throughput, observed by alone.
-    throughput_ratio: f64,
-    /// Largest memory of the observer, in KiB.
-    observer_peak_kib: u64,
-    /// Segments reported for the requests of the observed rounds, warm-up included; must be all of them.
-    segments: usize,
-    /// What the observer said it lost.
-    drops: u64,
-}
 
 /// How much is measured.
 pub struct Options {
@@ -69,166 +39,135 @@ pub struct Options {
     pub rounds: usize,
     /// Requests of a round.
     pub requests: usize,
+    /// Only workloads whose names contain this.
+    pub only: String,
 }
 
-/// Measures every case; JSON for a file. Fails when a request was not reported: such costs are of no use.
-pub fn measured(options: &Options) -> Result<String, String> {
-    let flask = || Launch::new("sync", "flask_app:app").quiet();
-    let fastapi = || Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:api").quiet();
-    let cases = [
-        ("Flask, sync, new connections", flask(), Mode::New),
-        ("FastAPI, uvicorn, new connections", fastapi(), Mode::New),
-        ("FastAPI, uvicorn, keep-alive", fastapi(), Mode::KeepAlive),
-    ];
-    let cases = cases.map(|(name, launch, mode)| run(options, name, &launch, mode));
-    if cases.iter().any(|case| case.drops != 0 || case.segments != options.rounds * (case.requests + WARM_UP))
-    {
-        return Err("the observer did not report every request: these costs are of no use".to_owned());
-    }
-    Ok(must(serde_json::to_string_pretty(&cases), "write the results"))
+/// Measures every workload; each is handed on as soon as it is there.
+pub fn measured(options: &Options, mut each: impl FnMut(&Case)) -> Result<Vec<Case>, String> {
+    let python = |list: &str| Python::with(Path::new("python3"), &package().join("bench").join(list));
+    let (bare, agent) = (python("requirements.txt"), python("agent/requirements.txt"));
+    let chosen = workload::ALL.iter().filter(|workload| workload.name.contains(&options.only));
+    let cases = chosen.map(|workload| {
+        let case = Scene::enter(workload, &bare, &agent).play(options)?;
+        each(&case);
+        Ok(case)
+    });
+    cases.collect()
 }
 
-fn run(options: &Options, name: &'static str, launch: &Launch, mode: Mode) -> Case {
-    let stage = Stage::enter("bench");
-    let gunicorn = Gunicorn::start(&stage, launch);
-    let mut case = Case {
-        name,
-        requests: options.requests,
-        alone: Vec::new(),
-        observed: Vec::new(),
-        cpu_ratio: 0.0,
-        throughput_ratio: 0.0,
-        observer_peak_kib: 0,
-        segments: 0,
-        drops: 0,
-    };
-    for round in 0..options.rounds {
-        // The order changes, so that a machine that gets slower or faster favours neither.
-        for observed in [round % 2 == 0, round % 2 != 0] {
-            if observed {
-                let measured = observe(options, &stage, &gunicorn, mode, &mut case);
-                case.observed.push(measured);
-            } else {
-                case.alone.push(measure(&gunicorn, mode, options.requests, None));
-            }
+/// Both gunicorns of one workload.
+struct Scene<'a> {
+    workload: &'a Workload,
+    collector: Collector,
+    bare: Gunicorn,
+    inside: Gunicorn,
+    stage: Stage,
+}
+
+impl<'a> Scene<'a> {
+    fn enter(workload: &'a Workload, bare: &Python, agent: &Python) -> Self {
+        let stage = Stage::enter("bench");
+        let collector = Collector::start();
+        Self {
+            workload,
+            bare: Gunicorn::start(&stage, &workload.bare(bare)),
+            inside: Gunicorn::start(&stage, &workload.with_agent(agent, &collector)),
+            collector,
+            stage,
         }
     }
-    let ratio = |of: fn(&Round) -> f64| median(&case.observed, of) / median(&case.alone, of);
-    (case.cpu_ratio, case.throughput_ratio) = (ratio(|r| r.gunicorn_us), ratio(|r| r.throughput));
-    show(&case);
-    case
-}
 
-fn observe(options: &Options, stage: &Stage, gunicorn: &Gunicorn, mode: Mode, case: &mut Case) -> Round {
-    let observer = Printing::start(stage, &gunicorn.workers());
-    let round = measure(gunicorn, mode, options.requests, Some(observer.child.id()));
-    case.observer_peak_kib = case.observer_peak_kib.max(usage::peak_kib(observer.child.id()));
-    let (segments, drops) = observer.stop(gunicorn.service());
-    case.segments += segments;
-    case.drops += drops;
-    round
-}
+    fn play(&self, options: &Options) -> Result<Case, String> {
+        let sides = [Side::Alone, Side::Observed, Side::Unwatched, Side::Agent];
+        let requests = self.workload.requests(options.requests);
+        let mut all: Vec<_> = sides.iter().map(|side| Rounds { side: *side, rounds: Vec::new() }).collect();
+        for round in 0..options.rounds {
+            // Another one begins each time, so that a machine that gets slower or faster favours none.
+            let first = round % all.len();
+            let (later, sooner) = all.split_at_mut(first);
+            for rounds in sooner.iter_mut().chain(later) {
+                rounds.rounds.push(self.round(rounds.side, requests)?);
+            }
+        }
+        Ok(Case { name: self.workload.name.to_owned(), requests, sides: all })
+    }
 
-/// An observer that prints to a file: a reader on the same processors would be measured too.
-struct Printing {
-    child: Child,
-    printed: PathBuf,
-}
+    fn round(&self, side: Side, requests: usize) -> Result<Round, String> {
+        self.collector.forget();
+        match side {
+            Side::Alone => self.measure(&self.bare, requests, None, false),
+            Side::Agent => self.measure(&self.inside, requests, None, true),
+            Side::Observed => self.observed(self.bare.service(), requests, true),
+            Side::Unwatched => self.observed("nobody", requests, false),
+        }
+    }
 
-impl Printing {
-    /// Returns when these workers are watched.
-    fn start(stage: &Stage, workers: &[u32]) -> Self {
-        let printed = stage.folder("observer").join("printed.json");
-        let output = must(File::create(&printed), "create a file for what is printed");
-        let mut command = Command::new(binary());
-        command.args(["--target", "gunicorn", "--print=json", "--log-level=warning"]).stdout(output);
-        let observer = Self { child: must(command.spawn(), "start sw-observe"), printed };
-        let watched = || {
-            let text = observer.text();
-            workers.iter().all(|pid| text.contains(&format!("-child({pid})\""))).then_some(())
+    /// With an observer of this service; when `reports`, it is ours.
+    fn observed(&self, service: &str, requests: usize, reports: bool) -> Result<Round, String> {
+        let observer = Shipping::start(&self.stage, &self.collector, service, &[]);
+        let instances = if reports { self.bare.workers().len() + 1 } else { 0 };
+        let known = || self.collector.look(|received| received.properties.len()) >= instances;
+        if wait(PATIENCE, || (observer.is_ready() && known()).then_some(())).is_none() {
+            return Err(format!("sw-observe does not see the workers:\n{}", observer.log()));
+        }
+        let round = self.measure(&self.bare, requests, Some(observer.pid()), reports)?;
+        observer.stop();
+        Ok(round)
+    }
+
+    /// With `reports`, each request should come as a segment.
+    fn measure(
+        &self,
+        gunicorn: &Gunicorn,
+        requests: usize,
+        observer: Option<u32>,
+        reports: bool,
+    ) -> Result<Round, String> {
+        let send = |count| {
+            let all = (0..count).map(|_| Request::get(self.workload.endpoint)).collect();
+            send_all(gunicorn.address(), self.workload.mode, CONNECTIONS, all)
         };
-        assert!(wait(PATIENCE, watched).is_some(), "sw-observe does not see the workers {workers:?}");
-        observer
+        let warm_up = self.workload.requests(WARM_UP);
+        send(warm_up);
+        let workers = gunicorn.workers();
+        let processes = [vec![gunicorn.master()], workers.clone()].concat();
+        let used = || processes.iter().map(|pid| usage::cpu(*pid)).sum::<Duration>();
+        let observing = || observer.map_or(Duration::ZERO, usage::cpu);
+        let (used_before, observing_before, begin) = (used(), observing(), Instant::now());
+        let sent = send(requests);
+        let took = begin.elapsed();
+        let lost = if reports { self.lost(gunicorn.service(), requests + warm_up) } else { 0 };
+        let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;
+        let (gunicorn_us, observer_us) =
+            (per_request(used() - used_before), per_request(observing() - observing_before));
+        if let Some(failed) = sent.iter().find(|sent| sent.status != Some(200)) {
+            return Err(format!("{}: a request failed: {failed:?}", self.workload.name));
+        }
+        let mut times: Vec<f64> = sent.iter().map(|sent| sent.end - sent.start).collect();
+        let kib = |pid: Option<u32>, of: fn(u32) -> u64| pid.map_or(0.0, |pid| of(pid) as f64);
+        let memory: u64 = workers.iter().map(|pid| usage::resident_kib(*pid)).sum();
+        Ok(Round {
+            gunicorn_us,
+            observer_us,
+            throughput: requests as f64 / took.as_secs_f64(),
+            p50_ms: quantile(&mut times, 0.5),
+            p99_ms: quantile(&mut times, 0.99),
+            worker_kib: memory as f64 / workers.len().max(1) as f64,
+            observer_kib: kib(observer, usage::resident_kib),
+            observer_peak_kib: kib(observer, usage::peak_kib),
+            lost: lost as f64,
+        })
     }
 
-    /// How many segments of a service it printed, and how much it lost.
-    fn stop(mut self, service: &str) -> (usize, u64) {
-        kill(self.child.id(), Signal::TERM);
-        let status = must(self.child.wait(), "wait for sw-observe");
-        assert!(status.success(), "sw-observe ended with {status}");
-        let text = self.text();
-        let mine = format!("{{\"kind\":\"segment\",\"service\":\"{service}\"");
-        let lost = text.lines().filter_map(|line| serde_json::from_str::<Stats>(line).ok());
-        let lost = lost.flat_map(|stats| stats.drops.into_values()).sum();
-        (text.lines().filter(|line| line.starts_with(&mine)).count(), lost)
+    fn lost(&self, service: &str, wanted: usize) -> usize {
+        let come = || {
+            let of = |received: &harness::collector::Received| {
+                received.segments().filter(|segment| segment.service == service).count()
+            };
+            self.collector.look(of)
+        };
+        wait(LATE, || (come() >= wanted).then_some(()));
+        wanted.saturating_sub(come())
     }
-
-    fn text(&self) -> String {
-        must(std::fs::read_to_string(&self.printed), "read what was printed")
-    }
-}
-
-/// The last line that is printed.
-#[derive(Deserialize)]
-struct Stats {
-    drops: BTreeMap<String, u64>,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn measure(gunicorn: &Gunicorn, mode: Mode, requests: usize, observer: Option<u32>) -> Round {
-    send_all(gunicorn.address(), mode, 2, plain(WARM_UP));
-    let processes = [vec![gunicorn.master()], gunicorn.workers()].concat();
-    let used = || processes.iter().map(|pid| cpu_ticks(*pid)).sum::<u64>();
-    let observing = || observer.map_or(0, cpu_ticks);
-    let (gunicorn_before, observer_before, begin) = (used(), observing(), Instant::now());
-    let sent = send_all(gunicorn.address(), mode, 2, plain(requests));
-    let took = begin.elapsed();
-    let gunicorn_ticks = used() - gunicorn_before;
-    std::thread::sleep(SETTLE);
-    let failed = sent.iter().find(|sent| sent.status != Some(200));
-    assert!(failed.is_none(), "a request failed: {failed:?}");
-    let per_request = |ticks: u64| TICK.as_micros() as f64 * ticks as f64 / requests as f64;
-    Round {
-        gunicorn_us: per_request(gunicorn_ticks),
-        observer_us: per_request(observing() - observer_before),
-        throughput: requests as f64 / took.as_secs_f64(),
-    }
-}
-
-fn sorted(rounds: &[Round], of: fn(&Round) -> f64) -> Vec<f64> {
-    let mut values: Vec<_> = rounds.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
-    let values = sorted(rounds, of);
-    let upper = values.get(values.len() / 2).copied().unwrap_or(0.0);
-    let lower = values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
-    f64::midpoint(lower, upper)
-}
-
-fn show(case: &Case) {
-    let cell = |rounds: &[Round], of: fn(&Round) -> f64| {
-        let values = sorted(rounds, of);
-        let (first, last) = (values.first().unwrap_or(&0.0), values.last().unwrap_or(&0.0));
-        format!("{:>8.0} ({first:.0} to {last:.0})", median(rounds, of))
-    };
-    let row = |what: &str, of: fn(&Round) -> f64| {
-        eprintln!("  {what:<34}{:<28}{:<28}", cell(&case.alone, of), cell(&case.observed, of));
-    };
-    eprintln!(
-        "{}: {} rounds of {} requests; median (least to most)",
-        case.name,
-        case.alone.len(),
-        case.requests
-    );
-    eprintln!("  {:<34}{:<28}{:<28}", "", "   alone", "   observed");
-    row("gunicorn, CPU µs per request", |round| round.gunicorn_us);
-    row("observer, CPU µs per request", |round| round.observer_us);
-    row("requests per second", |round| round.throughput);
-    eprintln!(
-        "  CPU ×{:.3}, throughput ×{:.3}; observer {} KiB; {} segments, {} lost",
-        case.cpu_ratio, case.throughput_ratio, case.observer_peak_kib, case.segments, case.drops
-    );
 }

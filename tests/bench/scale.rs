@@ -1,14 +1,9 @@
 //! What many workers and connections cost the observer when next to nothing happens.
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 
-use std::fs;
-use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 use std::time::Instant;
@@ -18,14 +13,14 @@ use harness::collector::Collector;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::gunicorn::cpu_ticks;
-use harness::gunicorn::kill;
-use harness::observer::binary;
 use harness::stage::Stage;
 use harness::stage::must;
 use harness::stage::wait;
 use harness::usage;
-use rustix::process::Signal;
+use serde::Deserialize;
 use serde::Serialize;
+
+use crate::shipping::Shipping;
 
 /// Clock ticks of `/proc/<pid>/stat` in a second.
 const TICKS: f64 = 100.0;
@@ -37,14 +32,16 @@ const WORKERS: usize = 20;
 const REQUEST: &[u8] = b"GET /plain/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// What is measured.
+#[derive(Clone)]
 pub struct Plan {
-    /// Masters and connections of each step; never fewer masters than in the step before.
-    steps: &'static [Step],
+    /// Never fewer masters than in the step before.
+    steps: Vec<Step>,
     meter_period: Duration,
     /// Periods that are measured in each step.
     periods: u32,
 }
 
+#[derive(Clone)]
 struct Step {
     masters: usize,
     connections: usize,
@@ -52,89 +49,77 @@ struct Step {
     class: &'static str,
 }
 
-const fn gthread(masters: usize, connections: usize) -> Step {
+fn gthread(masters: usize, connections: usize) -> Step {
     Step { masters, connections, class: "gthread" }
 }
 
-/// Up to 1 000 workers and 10 000 connections; half an hour.
-pub const FULL: Plan = Plan {
-    steps: &[
-        gthread(0, 0),
-        gthread(5, 0),
-        gthread(15, 0),
-        gthread(50, 0),
-        gthread(50, 2_500),
-        gthread(50, 10_000),
-        Step { masters: 50, connections: 0, class: "sync" },
-    ],
-    meter_period: Duration::from_secs(20),
-    periods: 4,
-};
+impl Plan {
+    /// Up to 1 000 workers and 10 000 connections; half an hour.
+    pub fn full() -> Plan {
+        let steps = vec![
+            gthread(0, 0),
+            gthread(5, 0),
+            gthread(15, 0),
+            gthread(50, 0),
+            gthread(50, 2_500),
+            gthread(50, 10_000),
+            Step { masters: 50, connections: 0, class: "sync" },
+        ];
+        Plan { steps, meter_period: Duration::from_secs(20), periods: 4 }
+    }
 
-/// To see whether it works.
-pub const QUICK: Plan = Plan {
-    steps: &[gthread(0, 0), gthread(2, 0), gthread(3, 100)],
-    meter_period: Duration::from_secs(5),
-    periods: 2,
-};
+    /// To see whether it works.
+    pub fn quick() -> Plan {
+        let steps = vec![gthread(0, 0), gthread(2, 0), gthread(3, 100)];
+        Plan { steps, meter_period: Duration::from_secs(5), periods: 2 }
+    }
 
-/// What one step came to.
-#[derive(Debug, Serialize)]
-struct Point {
-    class: &'static str,
-    masters: usize,
-    workers: usize,
-    connections: usize,
-    /// From the start of the observer until the collector knew every instance.
-    announced_s: f64,
-    /// CPU time of the observer until then.
-    announced_cpu_s: f64,
-    /// CPU time of the observer, in percent of one core, while nothing happens but heartbeats.
-    idle_percent: f64,
-    /// The same of all masters and workers together.
-    gunicorn_percent: f64,
-    /// Memory of the observer at the end.
-    resident_kib: u64,
-    /// The most that it had.
-    peak_kib: u64,
+    /// Only one step, several times.
+    pub fn only(self, masters: usize, connections: usize, rounds: usize) -> Plan {
+        Plan { steps: vec![gthread(masters, connections); rounds], ..self }
+    }
 }
 
-/// Measures every step; JSON for a file.
-pub fn measured(plan: &Plan) -> Result<String, String> {
+/// What one step came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// Worker class.
+    pub class: String,
+    /// Arbiters.
+    pub masters: usize,
+    /// Workers of all of them.
+    pub workers: usize,
+    /// Connections that were open.
+    pub connections: usize,
+    /// From the start of the observer until the collector knew every instance.
+    pub announced_s: f64,
+    /// CPU time of the observer until then.
+    pub announced_cpu_s: f64,
+    /// CPU time of the observer, in percent of one core, while nothing happens but heartbeats.
+    pub idle_percent: f64,
+    /// The same of all masters and workers together.
+    pub gunicorn_percent: f64,
+    /// Memory of the observer at the end.
+    pub resident_kib: u64,
+    /// The most that it had.
+    pub peak_kib: u64,
+    /// What it said that it lost, if anything; other gunicorns of the machine count.
+    pub lost: Option<String>,
+}
+
+/// Measures every step; each is handed on as soon as it is there.
+pub fn measured(plan: &Plan, mut each: impl FnMut(&Point)) -> Result<Vec<Point>, String> {
     let stage = Stage::enter("scale");
     let collector = Collector::start();
-    println!(
-        "{:>8}{:>9}{:>13}{:>13}{:>9}{:>12}{:>15}{:>13}{:>10}",
-        "class",
-        "workers",
-        "connections",
-        "announced s",
-        "CPU s",
-        "idle CPU %",
-        "gunicorn CPU %",
-        "memory KiB",
-        "peak KiB"
-    );
     let mut points = Vec::new();
     let mut crowd = Crowd::default();
-    for step in plan.steps {
+    for step in &plan.steps {
         crowd.grow(&stage, step);
         let point = measure(plan, &stage, &collector, &crowd, step)?;
-        println!(
-            "{:>8}{:>9}{:>13}{:>13.2}{:>9.2}{:>12.2}{:>15.1}{:>13}{:>10}",
-            point.class,
-            point.workers,
-            point.connections,
-            point.announced_s,
-            point.announced_cpu_s,
-            point.idle_percent,
-            point.gunicorn_percent,
-            point.resident_kib,
-            point.peak_kib
-        );
+        each(&point);
         points.push(point);
     }
-    serde_json::to_string_pretty(&points).map_err(|error| error.to_string())
+    Ok(points)
 }
 
 fn measure(
@@ -146,8 +131,9 @@ fn measure(
 ) -> Result<Point, String> {
     let begin = Instant::now();
     collector.forget();
-    let observer = Shipping::start(stage, collector, plan.meter_period);
-    let pid = observer.child.id();
+    let (services, period) = (format!("{}*", target()), plan.meter_period.as_secs().to_string());
+    let observer = Shipping::start(stage, collector, &services, &["--meter-period", &period]);
+    let pid = observer.pid();
     let processes = crowd.processes();
     let known = || (collector.look(|received| received.properties.len()) >= processes.len()).then_some(());
     if wait(PATIENCE, known).is_none() {
@@ -162,8 +148,8 @@ fn measure(
     sleep(plan.meter_period * plan.periods);
     let seconds = begin.elapsed().as_secs_f64();
     let percent = |ticks: u64| 100.0 * ticks as f64 / TICKS / seconds;
-    let point = Point {
-        class: step.class,
+    let mut point = Point {
+        class: step.class.to_owned(),
         masters: step.masters,
         workers: step.masters * WORKERS,
         connections: connections.len(),
@@ -173,8 +159,9 @@ fn measure(
         gunicorn_percent: percent(used() - gunicorn_before),
         resident_kib: usage::resident_kib(pid),
         peak_kib: usage::peak_kib(pid),
+        lost: None,
     };
-    observer.stop()?;
+    point.lost = observer.stop();
     Ok(point)
 }
 
@@ -222,37 +209,4 @@ fn connected(address: &Address) -> std::io::Result<TcpStream> {
 /// Services of this run begin so: other gunicorns of the machine are not measured.
 fn target() -> String {
     format!("scale-{}", std::process::id())
-}
-
-/// An observer that ships to the collector.
-struct Shipping {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Shipping {
-    fn start(stage: &Stage, collector: &Collector, meter_period: Duration) -> Self {
-        let log = stage.folder("observer").join("log");
-        let stderr = must(File::create(&log), "create a file for the log");
-        let mut command = Command::new(binary());
-        command.args(["--target", &format!("gunicorn:service={}*", target()), "--log-level=warning"]);
-        command.args(["--oap", &collector.endpoint(), "--meter-period", &meter_period.as_secs().to_string()]);
-        Self { child: must(command.stderr(stderr).spawn(), "start sw-observe"), log }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// An error when it lost anything.
-    fn stop(mut self) -> Result<(), String> {
-        kill(self.child.id(), Signal::TERM);
-        let status = must(self.child.wait(), "wait for sw-observe");
-        let log = self.log();
-        if status.success() && !log.contains("lost") {
-            Ok(())
-        } else {
-            Err(format!("sw-observe: {status}\n{log}"))
-        }
-    }
 }

@@ -44,6 +44,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Where gunicorn is installed, unless in the standard environment.
     pub python: Option<Python>,
+    /// Starts it with the SkyWalking Python agent inside.
+    pub agent: bool,
 }
 
 impl Launch {
@@ -59,7 +61,14 @@ impl Launch {
             args: Vec::new(),
             env: Vec::new(),
             python: None,
+            agent: false,
         }
+    }
+
+    /// With the SkyWalking Python agent inside, which its environment has.
+    pub fn with_agent(mut self) -> Self {
+        self.agent = true;
+        self
     }
 
     /// With so many workers.
@@ -158,10 +167,15 @@ impl Gunicorn {
         };
         let log = must(File::create(dir.join("log")), "make gunicorn's log");
         let apps = package().join("apps");
-        let mut command = Command::new(python.script("gunicorn"));
+        let mut command = Command::new(python.script(if launch.agent { "sw-python" } else { "gunicorn" }));
         command.current_dir(&apps).env_clear().stdin(std::process::Stdio::null());
         command.stdout(must(log.try_clone(), "share gunicorn's log")).stderr(log);
-        command.env("PATH", "/usr/bin:/bin").env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut path = "/usr/bin:/bin".to_owned();
+        if launch.agent {
+            command.args(["run", "-p", "gunicorn"]);
+            path = format!("{}:{path}", python.script("").display()); // it looks for gunicorn there
+        }
+        command.env("PATH", path).env("PYTHONDONTWRITEBYTECODE", "1");
         command.env("SW_AGENT_NAME", &service).env("SW_AGENT_INSTANCE_NAME", &base);
         command.env("HOME", &dir);
         if launch.counts {

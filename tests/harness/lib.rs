@@ -12,6 +12,7 @@ pub mod oap; // a real OAP server, and the questions to ask it
 mod oap_install; // its jars and its configuration
 pub mod observer; // sw-observe and the lines it prints
 pub mod python; // virtual environments with what the tests run
+pub mod recorded; // the traffic of a tape, over and over
 pub mod request; // what the client sends: a request and how its bytes are cut
 pub mod sample; // reports made up
 pub mod scrape; // a page in Prometheus text: asked for, read, checked

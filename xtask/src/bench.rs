@@ -2,10 +2,12 @@
 
 use std::env::consts::ARCH;
 use std::fs;
+use std::process::Command;
 
 use clap::Args;
 use clap::ValueEnum;
 
+use crate::instructions;
 use crate::observer;
 use crate::setup;
 use crate::setup::Part;
@@ -24,14 +26,19 @@ pub struct Options {
     /// As little as shows whether it works: the numbers are of no use
     #[arg(long)]
     quick: bool,
+    /// Write README's section about costs from what was measured, by this run or an earlier one
+    #[arg(long, conflicts_with = "quick")]
+    readme: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Scenario {
     /// The cost of a request
     Requests,
     /// The cost of many idle workers and connections
     Scale,
+    /// Instructions per request in the pipeline, against what they were
+    Pipeline,
 }
 
 impl Scenario {
@@ -39,31 +46,50 @@ impl Scenario {
         match self {
             Self::Requests => "requests",
             Self::Scale => "scale",
+            Self::Pipeline => "pipeline",
         }
     }
 }
 
 /// The command.
 pub fn command(options: &Options) -> Outcome {
-    setup::ensure(&[Part::Python])?;
-    test::mount_tracefs()?;
-    observer::release()?;
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
-    let all = [Scenario::Requests, Scenario::Scale];
-    let scenarios = if options.scenarios.is_empty() { &all[..] } else { &options.scenarios };
-    for scenario in scenarios {
+    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Scale];
+    let scenarios = match (options.scenarios.is_empty(), options.readme) {
+        (true, false) => &all[..],
+        (true, true) => &[], // what was measured before
+        (false, _) => &options.scenarios,
+    };
+    if scenarios.contains(&Scenario::Pipeline) {
+        setup::programs(&[Part::Count])?;
+        instructions::check()?;
+    }
+    let live: Vec<_> = scenarios.iter().filter(|scenario| **scenario != Scenario::Pipeline).collect();
+    if !live.is_empty() {
+        setup::ensure(&[Part::Python])?;
+        test::mount_tracefs()?;
+        observer::release()?;
+    }
+    for scenario in live {
         let name = scenario.name();
-        let json = folder.join(format!("{name}.json"));
-        shell::say(format_args!("measuring {name}; results go to {}", json.display()));
-        let mut command =
-            shell::cargo(["run", "--quiet", "--release", "--package", "tests", "--bin", "bench"]);
-        command.args(["--features", "tests/privileged", "--", name, "--json"]).arg(json);
-        command.args(options.quick.then_some("--quick"));
+        shell::say(format_args!("measuring {name}; results go to {}", folder.display()));
+        let mut command = bench(&[name]);
+        command.arg(&folder).args(options.quick.then_some("--quick"));
         if !shell::is_root() {
             command.env(format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", ARCH.to_uppercase()), "sudo -E");
         }
         shell::run(&mut command)?;
     }
+    if options.readme {
+        let page = workspace::root().join("README.md");
+        shell::run(bench(&["readme"]).arg(&folder).arg(page))?;
+    }
     Ok(())
+}
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = shell::cargo(["run", "--quiet", "--release", "--package", "tests", "--bin", "bench"]);
+    command.args(["--features", "tests/privileged", "--"]).args(arguments);
+    command
 }

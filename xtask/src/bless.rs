@@ -2,7 +2,10 @@
 
 use clap::Args;
 
+use crate::instructions;
 use crate::observer;
+use crate::setup;
+use crate::setup::Part;
 use crate::shell::Outcome;
 use crate::tally::Tally;
 use crate::test;
@@ -24,6 +27,8 @@ pub fn command(options: &Options) -> Outcome {
         "tests",
         test::test(&["--workspace", "--features", "tests/built"]).env("SW_OBSERVE_BLESS", "1"),
     );
+    setup::ensure(&[Part::Count])?;
+    tally.step("instructions per request", instructions::bless());
     if !options.no_vm {
         let result = vm::counted(&vm::Options::blessing(), &mut tally);
         tally.step("kernel matrix", result);

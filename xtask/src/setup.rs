@@ -44,6 +44,8 @@ pub enum Part {
     Oap,
     /// Everything that starts a real gunicorn on this machine.
     Python,
+    /// The pipeline's instructions.
+    Count,
     /// The live tests: init processes, supervisors, namespaces, promtool.
     Live,
 }
@@ -63,6 +65,7 @@ impl Part {
                 Need { package: "maven", present: || shell::found("mvn").is_some() },
             ],
             Self::Python => &[PYTHON],
+            Self::Count => &[Need { package: "valgrind", present: || shell::found("valgrind").is_some() }],
             Self::Live => &[
                 PYTHON,
                 Need { package: "crun", present: || shell::found("crun").is_some() },
@@ -97,6 +100,7 @@ pub fn command(options: &Options) -> Outcome {
     ];
     let parts: Vec<Part> =
         chosen.into_iter().filter(|(asked, _)| all || *asked).map(|(_, part)| part).collect();
+    let parts = if all { [parts, vec![Part::Count]].concat() } else { parts };
     ensure(&parts)?;
     shell::say("everything is here");
     Ok(())

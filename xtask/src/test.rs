@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::check;
+use crate::instructions;
 use crate::observer;
 use crate::setup;
 use crate::setup::Part;
@@ -36,7 +37,7 @@ const OAP_CONFIG: &str = "SW_OBSERVE_OAP_CONFIG";
 
 /// The command.
 pub fn command(options: &Options) -> Outcome {
-    let mut parts = vec![Part::Python];
+    let mut parts = vec![Part::Python, Part::Count];
     parts.extend((!options.no_live).then_some(Part::Live));
     parts.extend((!options.no_vm).then_some(Part::Vm));
     parts.extend((!options.no_oap).then_some(Part::Oap));
@@ -52,6 +53,7 @@ pub fn command(options: &Options) -> Outcome {
         tally.tests("protocol", &mut test(&["-p", "proto", "--features", "codegen"]));
         python(&mut tally);
     });
+    phase.run("instructions per request", || tally.step("instructions per request", instructions::check()));
     if !options.no_live {
         phase.run("live tests on this machine's kernel", || live(&mut tally));
     }

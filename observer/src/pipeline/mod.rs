@@ -292,11 +292,13 @@ impl Pipeline {
             }
         }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
-        for exchange in std::mem::take(&mut self.findings.exchanges) {
+        let mut exchanges = std::mem::take(&mut self.findings.exchanges);
+        for exchange in exchanges.drain(..) {
             let segment = self.segment(&exchange);
             self.announce(outputs); // an instance before its first segment
             outputs.extend(segment.map(Output::Segment));
         }
+        self.findings.exchanges = exchanges; // for its room
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use procfs::Current as _;
 use procfs::CurrentSI as _;
+use procfs::FromRead as _;
 use procfs::KernelStats;
 use procfs::Meminfo;
-use procfs::process::Process;
+use procfs::process::Stat;
 use rustix::process::Resource;
 use rustix::process::Rlimit;
 use rustix::process::getrlimit;
@@ -96,7 +97,7 @@ impl Sampler {
     }
 
     fn process(&mut self, key: ProcessKey) -> Option<ProcessSample> {
-        let stat = Process::new(i32::try_from(key.pid).ok()?).ok()?.stat().ok()?;
+        let stat = Stat::from_file(format!("/proc/{}/stat", key.pid)).ok()?; // no more than this one file
         if stat.starttime != key.start {
             return None; // another process with its pid
         }

@@ -38,7 +38,7 @@ pub(super) fn ping(instance: &Instance) -> v3::InstancePingPkg {
 }
 
 /// One segment.
-pub(super) fn segment(segment: &Segment) -> v3::SegmentObject {
+pub fn segment(segment: &Segment) -> v3::SegmentObject {
     v3::SegmentObject {
         trace_id: segment.trace_id.clone(),
         trace_segment_id: segment.segment_id.clone(),

@@ -4,6 +4,7 @@ use super::rules::Chosen;
 use super::rules::Rules;
 use super::rules::Sampled;
 use super::span;
+use super::span::Target;
 use super::sw8;
 use super::w3c;
 use crate::clock::WallOffset;
@@ -75,7 +76,7 @@ impl Segments {
         if !Arc::ptr_eq(facts, master) {
             (*facts, *rules) = (Arc::clone(master), Rules::new(&self.chosen, master));
         }
-        if let Some(why) = rules.ignores(&exchange.method, &span::operation(exchange)) {
+        if let Some(why) = rules.ignores(&exchange.method, Target::of(&exchange.target).operation()) {
             self.omissions.count(why);
             return None;
         }
@@ -118,8 +119,13 @@ impl Segments {
         self.sampled.remove(&process);
     }
 
+    /// 32 hexadecimal digits; formatting them takes ten times as long.
     fn id(&mut self) -> String {
-        format!("{:032x}", self.ids.u128(..))
+        let drawn = self.ids.u128(..).to_be_bytes();
+        let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+        let mut id = String::with_capacity(2 * drawn.len());
+        drawn.iter().for_each(|byte| id.extend([digit(byte >> 4), digit(byte & 0xf)]));
+        id
     }
 }
 

@@ -1,4 +1,6 @@
 //! Exchange to entry span, by the rules of the SkyWalking Python agent.
+use std::borrow::Cow;
+
 use super::Reference;
 use super::Span;
 use super::SpanKind;
@@ -44,6 +46,9 @@ fn peer(exchange: &Exchange, framework: Framework) -> String {
     }
 }
 
+/// The most tags that a span has.
+const TAGS: usize = 10;
+
 /// The entry span of a request, as the root of its segment.
 pub fn entry(
     exchange: &Exchange,
@@ -53,7 +58,9 @@ pub fn entry(
     refs: Vec<Reference>,
 ) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
-    let mut tags = vec![("http.method", exchange.method.clone()), ("http.url", url(exchange))];
+    let target = Target::of(&exchange.target);
+    let mut tags = Vec::with_capacity(TAGS);
+    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, &target))]);
     if rules.shows_params(framework) {
         let (_, query) = exchange.target.split_once('?').unwrap_or_default();
         let query = query.split('#').next().unwrap_or_default();
@@ -74,7 +81,7 @@ pub fn entry(
         start_ms,
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
-        operation: operation(exchange),
+        operation: target.operation().to_owned(),
         peer: peer(exchange, framework),
         kind: SpanKind::Entry,
         layer: SpanLayer::Http,
@@ -104,17 +111,23 @@ fn times(exchange: &Exchange) -> impl Iterator<Item = (&'static str, String)> {
 }
 
 /// Parts of a request target, without query and fragment.
-struct Target<'a> {
+pub(super) struct Target<'a> {
     /// Host of an absolute URL.
     authority: Option<&'a str>,
     path: &'a str,
 }
 
 impl Target<'_> {
-    fn of(target: &str) -> Target<'_> {
-        let end = target.find(['?', '#']).unwrap_or(target.len());
+    /// Raw path: what the agent calls an endpoint.
+    pub(super) fn operation(&self) -> &str {
+        if self.path.is_empty() { "/" } else { self.path }
+    }
+
+    pub(super) fn of(target: &str) -> Target<'_> {
+        let end = target.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
         let target = target.get(..end).unwrap_or(target);
-        match target.split_once("://") {
+        let parts = if target.starts_with('/') { None } else { target.split_once("://") };
+        match parts {
             Some((scheme, rest)) if !scheme.contains('/') => {
                 let slash = rest.find('/').unwrap_or(rest.len());
                 let (authority, path) = rest.split_at_checked(slash).unwrap_or((rest, ""));
@@ -125,31 +138,22 @@ impl Target<'_> {
     }
 }
 
-/// Raw path: what the agent calls an endpoint.
-pub(super) fn operation(exchange: &Exchange) -> String {
-    match Target::of(&exchange.target).path {
-        "" => "/".to_owned(),
-        path => path.to_owned(),
-    }
-}
-
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
-fn url(exchange: &Exchange) -> String {
-    let target = Target::of(&exchange.target);
+fn url(exchange: &Exchange, target: &Target<'_>) -> String {
     if exchange.method == "CONNECT" && target.authority.is_none() {
         return format!("http://{}", target.path);
     }
     let named = exchange.host.as_deref().filter(|host| !host.is_empty()).or(target.authority);
     let host = match (named, &exchange.ends) {
-        (Some(named), _) => named.rsplit_once('@').map_or(named, |(_, host)| host).to_owned(),
-        (None, Ends::Tcp { local, .. }) => local.to_string(),
-        (None, Ends::Unix | Ends::Unknown) => "localhost".to_owned(),
+        (Some(named), _) => Cow::Borrowed(named.rsplit_once('@').map_or(named, |(_, host)| host)),
+        (None, Ends::Tcp { local, .. }) => Cow::Owned(local.to_string()),
+        (None, Ends::Unix | Ends::Unknown) => Cow::Borrowed("localhost"),
     };
     match target.path {
-        "*" => format!("http://{host}"),
-        path if path.starts_with('/') => format!("http://{host}{path}"),
-        path => format!("http://{host}/{path}"),
+        "*" => ["http://", &host].concat(),
+        path if path.starts_with('/') => ["http://", &host, path].concat(),
+        path => ["http://", &host, "/", path].concat(),
     }
 }
 

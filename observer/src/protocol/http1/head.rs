@@ -7,6 +7,8 @@ use super::proxy;
 
 /// Most headers of one head; a head with more is not understood.
 const HEADERS: usize = 256;
+/// Headers of nearly every head: room for more takes longer to make ready than the head to read.
+const FEW_HEADERS: usize = 24;
 /// Longest method.
 const METHOD_LIMIT: usize = 32;
 /// How much of a target or header is kept, in bytes: the most that gunicorn takes unless told otherwise. Thousands
@@ -260,9 +262,19 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn read(bytes: &'a [u8]) -> Fields<'a> {
-        let mut room = [httparse::EMPTY_HEADER; HEADERS];
-        let mut fields = Fields::default();
+        let mut room = [httparse::EMPTY_HEADER; FEW_HEADERS];
         match httparse::parse_headers(bytes, &mut room) {
+            Err(httparse::Error::TooManyHeaders) => {
+                let mut room = [httparse::EMPTY_HEADER; HEADERS];
+                Fields::of(httparse::parse_headers(bytes, &mut room))
+            }
+            parsed => Fields::of(parsed),
+        }
+    }
+
+    fn of(parsed: httparse::Result<(usize, &[httparse::Header<'a>])>) -> Fields<'a> {
+        let mut fields = Fields::default();
+        match parsed {
             Ok(httparse::Status::Complete((_, headers))) => {
                 for header in headers.iter() {
                     fields.take(header.name, header.value);
@@ -351,5 +363,8 @@ fn is_token(byte: u8) -> bool {
 
 fn text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes.get(..TEXT_LIMIT).unwrap_or(bytes));
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.into_owned(); // as nearly all are
+    }
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

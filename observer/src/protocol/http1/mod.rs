@@ -24,9 +24,12 @@ use body::Progress;
 use head::Line;
 use head::Side;
 use head::Then;
+use memchr::memchr;
 use proxy::Header;
 use proxy::SIGNATURE;
 
+/// What a head takes as a rule, in bytes.
+const USUAL_HEAD: usize = 1024;
 /// Largest head, and largest trailers, in bytes.
 pub const HEAD_LIMIT: usize = 64 * 1024;
 
@@ -238,8 +241,12 @@ impl<S: Side> Parser<S> {
             return (!piece.is_empty()).then(|| self.cut_head());
         };
         let room = HEAD_LIMIT.saturating_sub(self.head.len());
-        let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
-        let taken = bytes.get(..end.map_or(bytes.len().min(room), |at| at + 1)).unwrap_or_default();
+        let within = bytes.get(..room).unwrap_or(bytes);
+        let end = memchr(b'\n', within);
+        let taken = within.get(..end.map_or(within.len(), |at| at + 1)).unwrap_or_default();
+        if self.head.is_empty() {
+            self.head.reserve(within.len().min(USUAL_HEAD)); // once, not line by line
+        }
         self.head.extend_from_slice(taken);
         piece.skip(taken.len() as u64);
         if end.is_some() {

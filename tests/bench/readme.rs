@@ -1,0 +1,110 @@
+//! README's section about costs, from the results.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::round::Case;
+use crate::round::Rounds;
+use crate::round::Side;
+use crate::scale::Point;
+
+const BEGIN: &str = "<!-- bench:begin -->\n";
+const END: &str = "<!-- bench:end -->";
+
+/// Puts a new section between the marks of this page.
+///
+/// # Errors
+/// A page that cannot be read or written, or without marks.
+pub fn rewrite(page: &Path, cases: &[Case], points: &[Point]) -> Result<(), String> {
+    let shown = page.display();
+    let text = fs::read_to_string(page).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let replaced = replaced(&text, &section(cases, points))
+        .ok_or_else(|| format!("{shown} has no {} and {END}", BEGIN.trim()))?;
+    fs::write(page, replaced).map_err(|error| format!("cannot write {shown}: {error}"))
+}
+
+fn replaced(text: &str, section: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{section}{END}{after}"))
+}
+
+fn section(cases: &[Case], points: &[Point]) -> String {
+    let rounds = cases.iter().flat_map(|case| &case.sides).map(|side| side.rounds.len()).max().unwrap_or(0);
+    let mut text = format!(
+        "Medians of {rounds} rounds on each side, in turn; two workers, a client with two connections. `×` is by gunicorn alone.\n\n\
+         | | CPU per request in gunicorn | with sw-observe | with the Python agent 1.2.0 | throughput | with the agent \
+         | CPU per request in sw-observe |\n|---|---|---|---|---|---|---|\n"
+    );
+    for case in cases {
+        let alone = case.side(Side::Alone).map_or(0.0, |side| side.of(|round| round.gunicorn_us).0);
+        let observer = case.side(Side::Observed).map_or(0.0, |side| side.of(|round| round.observer_us).0);
+        let ratio = |side, of| case.ratio(side, of).map_or("–".to_owned(), |ratio| format!("×{ratio:.2}"));
+        _ = writeln!(
+            text,
+            "| {} | {alone:.0} µs | {} | {} | {} | {} | {observer:.0} µs |",
+            case.name,
+            ratio(Side::Observed, |round| round.gunicorn_us),
+            ratio(Side::Agent, |round| round.gunicorn_us),
+            ratio(Side::Observed, |round| round.throughput),
+            ratio(Side::Agent, |round| round.throughput),
+        );
+    }
+    _ = write!(
+        text,
+        "\nClient, gunicorn, sw-observe and a collector that takes its reports share the processors. sw-observe's memory is {} at \
+         most, and {} for a moment at the start, while the kernel's types are read; a worker has {} more with it, and {} more \
+         with the agent. Requests that were not reported: {} with sw-observe, {} with the agent.\n",
+        most(cases, |side| side.of(|round| round.observer_kib).0, Side::Observed),
+        most(cases, |side| side.of(|round| round.observer_peak_kib).2, Side::Observed),
+        grown(cases, Side::Observed),
+        grown(cases, Side::Agent),
+        lost(cases, Side::Observed),
+        lost(cases, Side::Agent),
+    );
+    if !points.is_empty() {
+        text.push_str(
+            "\nIdle, with heartbeats of each worker every second (gthread) or every 15 s (sync):\n\n\
+             | workers | open connections | CPU of sw-observe | memory | announced after |\n|---|---|---|---|---|\n",
+        );
+    }
+    for point in points {
+        _ = writeln!(
+            text,
+            "| {} {} | {} | {:.2} % of a core | {} MB | {:.1} s |",
+            point.workers,
+            point.class,
+            point.connections,
+            point.idle_percent,
+            point.resident_kib / 1024,
+            point.announced_s
+        );
+    }
+    text.push_str(
+        "\nTo measure it yourself: `cargo xtask bench`; with `--quick`, to see whether it works.\n",
+    );
+    text
+}
+
+fn most(cases: &[Case], of: fn(&Rounds) -> f64, side: Side) -> String {
+    let values = cases.iter().filter_map(|case| case.side(side)).map(of);
+    format!("{:.0} MB", values.fold(0.0, f64::max) / 1024.0)
+}
+
+/// From the least to the most that a worker has more than alone.
+fn grown(cases: &[Case], side: Side) -> String {
+    let memory = |rounds: &Rounds| rounds.of(|round| round.worker_kib).0 / 1024.0;
+    let more = |case: &Case| Some(memory(case.side(side)?) - memory(case.side(Side::Alone)?));
+    let all: Vec<f64> = cases.iter().filter_map(more).collect();
+    let least = all.iter().copied().fold(f64::INFINITY, f64::min).max(0.0);
+    let most = all.iter().copied().fold(0.0, f64::max);
+    if most < 0.5 {
+        return "0 MB".to_owned();
+    }
+    format!("{least:.0} to {most:.0} MB")
+}
+
+fn lost(cases: &[Case], side: Side) -> f64 {
+    cases.iter().filter_map(|case| case.side(side)).map(|side| side.sum(|round| round.lost)).sum()
+}
