@@ -190,7 +190,7 @@ fn recycled_workers() {
         observer.wait_requests(&gunicorn, &served);
         let report = observer.stop();
         assert!(refused.len() < 60, "{} of 300 failed: {:?}", refused.len(), refused.first());
-        Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+        Expectation::new(&gunicorn, &served).brief().maybe(&refused).losing(&["cut"]).check(&report);
     }
 }
 

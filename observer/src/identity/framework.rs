@@ -2,12 +2,17 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use std::collections::BTreeSet;
+
 use crate::clock::KernelTime;
+use crate::identity::ProcessKey;
 
 /// Between two looks at an interpreter in which no framework was found, in nanoseconds: the first, and the longest; each is
 /// twice the one before.
 const FIRST_WAIT: u64 = 1_000_000_000;
 const LONGEST_WAIT: u64 = 600 * FIRST_WAIT;
+/// Workers that are looked at in one wait because the one before had ended.
+const TRIED: usize = 64;
 
 /// A framework that the Python agent has a plugin for, or none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,21 +164,46 @@ pub struct Recognition {
     looked: Option<KernelTime>,
     next: KernelTime,
     wait: u64,
+    /// The last look found nobody: that worker had ended.
+    missed: bool,
+    /// Workers that were looked at since the last wait.
+    tried: BTreeSet<ProcessKey>,
 }
 
 impl Recognition {
-    /// Whether to look now, and notes that. Once there is a framework only a worker that was forked after a reload is
-    /// looked at: it may have another.
-    pub fn due(&mut self, now: KernelTime, reloaded: Option<KernelTime>, forked: Option<KernelTime>) -> bool {
+    /// Whether to look at a worker now, and notes that. Once there is a framework only a worker that was forked after a
+    /// reload is looked at: it may have another. Where one had ended, the next one's turn comes at once.
+    pub fn due(
+        &mut self,
+        now: KernelTime,
+        worker: ProcessKey,
+        reloaded: Option<KernelTime>,
+        forked: Option<KernelTime>,
+    ) -> bool {
         let is_new = reloaded.is_some() && self.looked < reloaded && reloaded < forked;
-        let is_due = self.framework.is_none() && now >= self.next;
+        let is_time = now >= self.next;
+        let is_next = self.missed && self.tried.len() < TRIED && !self.tried.contains(&worker);
+        let is_due = self.framework.is_none() && (is_time || is_next);
         if self.is_chosen || !is_new && !is_due {
             return false;
+        }
+        self.missed = false;
+        if is_time {
+            self.tried.clear();
+        }
+        self.tried.insert(worker);
+        if is_next {
+            return true;
         }
         self.wait = self.wait.saturating_mul(2).clamp(FIRST_WAIT, LONGEST_WAIT);
         self.next = KernelTime(now.0.saturating_add(self.wait));
         self.looked = Some(now);
         true
+    }
+
+    /// A look found nobody, or an interpreter that cannot be read.
+    pub fn miss(&mut self) {
+        self.missed = true;
     }
 
     /// What a look found; a look that found nothing changes nothing.
@@ -266,14 +296,30 @@ mod tests {
         const S: u64 = 1_000_000_000;
         let mut recognition = Recognition::default();
         let at = |s: u64| KernelTime(s * S);
-        let looks: Vec<u64> = (0..20).filter(|s| recognition.due(at(*s), None, None)).collect();
+        let one = ProcessKey { pid: 1, start: 1 };
+        let looks: Vec<u64> = (0..20).filter(|s| recognition.due(at(*s), one, None, None)).collect();
         assert_eq!(looks, [0, 1, 3, 7, 15]);
         recognition.learn(None);
         recognition.learn(Some(Framework::Flask));
         recognition.learn(None);
         assert_eq!(recognition.framework(), Some(Framework::Flask));
-        assert!(!recognition.due(at(5_000), None, Some(at(4_000))));
-        let mut after = |forked: u64| recognition.due(at(6_002), Some(at(6_000)), Some(at(forked)));
+        assert!(!recognition.due(at(5_000), one, None, Some(at(4_000))));
+        let mut after = |forked: u64| recognition.due(at(6_002), one, Some(at(6_000)), Some(at(forked)));
         assert_eq!((after(5_999), after(6_001), after(6_002)), (false, true, false));
+    }
+
+    #[test]
+    fn where_one_had_ended_the_next_is_looked_at() {
+        let mut recognition = Recognition::default();
+        let worker = |pid| ProcessKey { pid, start: 1 };
+        let mut look = |pid| {
+            let is_due = recognition.due(KernelTime(5), worker(pid), None, None);
+            if is_due {
+                recognition.miss();
+            }
+            is_due
+        };
+        assert_eq!([1, 1, 2, 1, 2, 3].map(&mut look), [true, false, true, false, false, true]);
+        assert_eq!((4..1_000).filter(|pid| look(*pid)).count(), TRIED - 3);
     }
 }

@@ -23,7 +23,7 @@ impl Model {
         let Some(facts) = keeper.facts.clone() else { return };
         let (worker, keeper, forked) = (process.key, keeper.key.pid, process.life.forked);
         let Some(keeper) = self.processes.get_mut(&keeper) else { return };
-        if !keeper.recognition.due(at, keeper.arbiter.reloaded(), forked) {
+        if !keeper.recognition.due(at, worker, keeper.arbiter.reloaded(), forked) {
             return;
         }
         match naming::chosen_framework(&self.given, &facts) {
@@ -36,8 +36,10 @@ impl Model {
     pub fn recognised(&mut self, worker: ProcessKey, imports: Option<&Imports>) {
         let Some(keeper) = self.process(worker).and_then(|process| self.keeper(process)) else { return };
         let pid = keeper.key.pid;
-        if let Some(keeper) = self.processes.get_mut(&pid) {
-            keeper.recognition.learn(imports.and_then(Framework::of));
+        let Some(keeper) = self.processes.get_mut(&pid) else { return };
+        match imports {
+            Some(imports) => keeper.recognition.learn(Framework::of(imports)),
+            None => keeper.recognition.miss(),
         }
     }
 
