@@ -24,8 +24,11 @@ wire! {
     }
 }
 
-/// How many interpreters are timed at a time: as many as processes are watched.
-pub const CLOCKS: u32 = 16_384;
+/// Entries of the map `INTERPRETERS`: a power of two.
+pub const INTERPRETERS: u32 = 8_192;
+/// An interpreter's entry is one of so many, from the one that its pid's lowest bits name.
+pub const PLACES: u32 = 4;
+
 /// What threads that wait for the interpreter lock sleep on, in bytes: glibc's condition variable and its mutex behind it
 /// (`pthread_cond_t` and `pthread_mutex_t` of x86-64).
 pub const WAITERS_BYTES: u64 = 48 + 40;
@@ -34,8 +37,10 @@ pub const WAITERS_BYTES: u64 = 48 + 40;
 pub const NEVER: [u64; 3] = [u64::MAX; 3];
 
 wire! {
-    /// Value of the map `INTERPRETERS`, keyed like `WATCHED`.
-    pub struct Interpreter [120] {
+    /// Entry of the map `INTERPRETERS`: an interpreter that is timed. All times are in nanoseconds.
+    pub struct Interpreter [176] {
+        /// Its process, in the initial pid namespace; 0 for an entry that nobody uses.
+        pub pid: u64,
         /// Address of the collector's counters, three for each of three generations (`struct gc_generation_stats`), the
         /// first of which counts runs; 0 when its runs are not timed.
         pub counters: u64,
@@ -45,20 +50,10 @@ wire! {
         pub begins: [u64; 4],
         /// At the end of a run.
         pub ends: [u64; 4],
-        /// When a run began, in kernel monotonic nanoseconds; 0 while there is none.
+        /// When a run began, in kernel monotonic time; 0 while there is none.
         pub begun: u64,
         /// How often each generation had been collected when the probe was last passed; [`NEVER`] before.
         pub runs: [u64; 3],
-        /// Which entry of the map `CLOCKS` is its.
-        pub clock: u32,
-        /// Always zero.
-        pub zero: u32,
-    }
-}
-
-wire! {
-    /// Value of the map `CLOCKS`, by number: sums of one interpreter, in nanoseconds.
-    pub struct Clock [56] {
         /// Time in the collector, by generation.
         pub paused: [u64; 3],
         /// The longest of its runs since the observer last looked, by generation.

@@ -10,6 +10,7 @@ import compare
 
 RUNS = 3
 OBJECTS = 20_000
+ATTEMPTS = 3  # between the probe and a callback the process may have to wait for a processor
 CONTEND_SECONDS = 4  # more than two reports apart
 PERIOD_SECONDS = 1
 paused = {"since": 0.0, "seconds": 0.0}
@@ -75,14 +76,15 @@ def problems(life, observer, name, wait):
 
     found = []
     last("a timed collector", lambda meters: "instance_gunicorn_gc_pause{generation=2}" in meters)
-    told = []
-    for _ in range(2):
+    told, different = [], []
+    while len(told) < 2 or len(different) == len(told) - 1 < ATTEMPTS:
         milliseconds, runs = json.loads(life.ask("/collect/1")[1])
         meters = last("all runs", lambda meters: meters["instance_gunicorn_gc_collections{generation=2}"] == runs)
         told.append((milliseconds, meters["instance_gunicorn_gc_pause{generation=2}"]))
-    is_so, seen = (after - before for before, after in zip(*told))
-    if not abs(seen - is_so) < 0.2 * is_so + 2 * RUNS:
-        found.append(f"{RUNS} runs of the collector took {is_so} ms, reported {seen}")
+        is_so, seen = (after - before for before, after in zip(*told[-2:]))
+        if len(told) > 1 and not abs(seen - is_so) < 0.2 * is_so + 2 * RUNS:
+            different.append(f"{RUNS} runs of the collector took {is_so} ms, reported {seen}")
+    found += different if len(different) == ATTEMPTS else []
     life.ask("/contend/1")  # several threads are seen, so that waits are timed from now on
     before = last("timed waits", lambda meters: "instance_gunicorn_gil_wait" in meters) and next_batch()
     least, most = json.loads(life.ask("/contend/2")[1])

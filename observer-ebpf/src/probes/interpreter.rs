@@ -1,6 +1,6 @@
 //! The interpreter's clocks: how long its collector runs, and how long threads wait for its lock.
 use observer_ebpf::counter::Drop;
-use observer_ebpf::key::Clock;
+use observer_ebpf::key;
 use observer_ebpf::key::Interpreter;
 use observer_ebpf::key::NEVER;
 use observer_ebpf::key::WAITERS_BYTES;
@@ -11,7 +11,6 @@ use crate::entry::Exit;
 use crate::filter;
 use crate::io;
 use crate::kernel;
-use crate::maps::CLOCKS;
 use crate::maps::INTERPRETERS;
 use crate::maps::WAITS;
 
@@ -45,7 +44,7 @@ pub fn passed(stack: u64) -> Option<()> {
         let grown = [a.wrapping_sub(before[0]), b.wrapping_sub(before[1]), c.wrapping_sub(before[2])];
         let is_one = grown[0].wrapping_add(grown[1]).wrapping_add(grown[2]) == 1;
         if begun != 0 && is_one {
-            ran(clock(entry)?, grown, emit::now().saturating_sub(begun));
+            ran(entry, grown, emit::now().saturating_sub(begun));
         } else if before != NEVER {
             emit::lost(Drop::MissedRun);
         }
@@ -60,17 +59,17 @@ fn is_one(caller: u64, calls: &[u64; 4]) -> bool {
 
 /// A run of the one generation that grew.
 #[inline(always)]
-fn ran(clock: &mut Clock, grown: [u64; 3], ns: u64) {
+fn ran(entry: &mut Interpreter, grown: [u64; 3], ns: u64) {
     let one = |sum: &mut u64, longest: &mut u64| {
         *sum += ns; // who collects holds the interpreter's lock
         *longest = ns.max(*longest);
     };
     if grown[0] == 1 {
-        one(&mut clock.paused[0], &mut clock.longest[0]);
+        one(&mut entry.paused[0], &mut entry.longest[0]);
     } else if grown[1] == 1 {
-        one(&mut clock.paused[1], &mut clock.longest[1]);
+        one(&mut entry.paused[1], &mut entry.longest[1]);
     } else {
-        one(&mut clock.paused[2], &mut clock.longest[2]);
+        one(&mut entry.paused[2], &mut entry.longest[2]);
     }
 }
 
@@ -101,8 +100,7 @@ pub fn wait_ended(_: &impl Exit) -> Option<()> {
     if removed.is_err() || ns > LONGEST_WAIT {
         return None;
     }
-    let clock = clock(interpreter()?)?;
-    add(&mut clock.waited, ns);
+    add(&mut interpreter()?.waited, ns);
     Some(())
 }
 
@@ -124,12 +122,14 @@ fn add(sum: &mut u64, more: u64) {
 /// The running process's interpreter, if it is timed.
 #[inline(always)]
 fn interpreter() -> Option<&'static mut Interpreter> {
-    // SAFETY: a live map value. Who collects holds the interpreter's lock, and nobody else writes to it.
-    INTERPRETERS.get_ptr_mut(filter::current_process()).map(|entry| unsafe { &mut *entry })
-}
-
-#[inline(always)]
-fn clock(entry: &Interpreter) -> Option<&'static mut Clock> {
-    // SAFETY: a live map value, this interpreter's own.
-    CLOCKS.get_ptr_mut(entry.clock).map(|clock| unsafe { &mut *clock })
+    let pid = filter::current_process();
+    for place in 0..key::PLACES {
+        let entry = INTERPRETERS.get_ptr_mut(pid.wrapping_add(place) & (key::INTERPRETERS - 1))?;
+        // SAFETY: a live map value. Who collects holds the interpreter's lock, and nobody else writes to what it does.
+        let entry = unsafe { &mut *entry };
+        if entry.pid == u64::from(pid) {
+            return Some(entry);
+        }
+    }
+    None
 }

@@ -6,7 +6,6 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::maps::RingBuf;
 use observer_ebpf::counter;
 use observer_ebpf::key;
-use observer_ebpf::key::Clock;
 use observer_ebpf::key::Interpreter;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::Watch;
@@ -37,20 +36,15 @@ pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
 
 /// `BPF_F_MMAPABLE` of `<linux/bpf.h>`, from 5.5.
 const MMAPABLE: u32 = 1 << 10;
-/// `BPF_F_NO_PREALLOC`: only the observer adds entries, and seldom.
-const NO_PREALLOC: u32 = 1;
-
-/// Interpreters whose collector or lock is timed, by pid.
-#[map]
-pub static INTERPRETERS: HashMap<u32, Interpreter> = HashMap::with_max_entries(key::CLOCKS, NO_PREALLOC);
 
 /// Threads that wait for an interpreter's lock, and since when.
 #[map]
 pub static WAITS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 
-/// What was timed, by [`Interpreter::clock`]. Mapped into the observer, as the counters below are.
+/// Interpreters whose collector or lock is timed, by pid. Mapped into the observer, which writes to it, too, for the same
+/// reason as the counters below.
 #[map]
-pub static CLOCKS: Array<Clock> = Array::with_max_entries(key::CLOCKS, MMAPABLE);
+pub static INTERPRETERS: Array<Interpreter> = Array::with_max_entries(key::INTERPRETERS, MMAPABLE);
 
 /// What was lost, by processor and reason; the loader sets its size. Mapped into the observer: while a task is inside a `bpf()` call for a map, the kernel
 /// passes over kprobe and tracepoint programs on its processor, so that reading by calls would itself lose.

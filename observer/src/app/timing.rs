@@ -49,7 +49,7 @@ impl Timing {
         self.timed.retain(|key, timed| {
             let is_there = found.contains_key(key);
             if !is_there {
-                probes.clocks.end(key.pid, timed.clock);
+                probes.clocks.end(timed.clock);
             }
             is_there
         });

@@ -1,20 +1,19 @@
 //! The clocks of interpreters: which are timed, and the probes that are attached while somebody needs them.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::mem::offset_of;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
-use aya::maps::HashMap;
-use aya::maps::MapData;
 use aya::programs::UProbe;
 use aya::programs::uprobe::UProbeLinkId;
 use aya::programs::uprobe::UProbeScope;
-use observer_ebpf::key::CLOCKS;
-use observer_ebpf::key::Clock;
+use observer_ebpf::key::INTERPRETERS;
 use observer_ebpf::key::Interpreter;
 use observer_ebpf::key::NEVER;
+use observer_ebpf::key::PLACES;
 
 use super::KernelError;
 use super::Probes;
@@ -23,10 +22,12 @@ use super::catalog::COLLECTOR;
 use super::catalog::LOCK;
 use super::catalog::Point;
 use super::mapped::Mapped;
-use super::pod::Pod;
 
-/// Words of one clock.
-const WORDS: usize = size_of::<Clock>() / size_of::<u64>();
+/// Words of one entry, and which of them are what.
+const WORDS: usize = size_of::<Interpreter>() / size_of::<u64>();
+const PAUSED: usize = offset_of!(Interpreter, paused) / size_of::<u64>();
+const LONGEST: usize = offset_of!(Interpreter, longest) / size_of::<u64>();
+const WAITED: usize = offset_of!(Interpreter, waited) / size_of::<u64>();
 
 /// Device and inode of a file.
 pub type FileKey = (u64, u64);
@@ -42,12 +43,20 @@ pub struct Collector {
     pub ends: [u64; 4],
 }
 
+/// What a clock shows, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// In the collector, by generation.
+    pub paused: [u64; 3],
+    /// The longest of its runs since the clock was last read, by generation.
+    pub longest: [u64; 3],
+    /// Waits for the lock.
+    pub waited: u64,
+}
+
 /// Interpreters that are timed.
 pub struct Clocks {
-    interpreters: HashMap<MapData, u32, Pod<Interpreter>>,
-    sums: Mapped,
-    /// Numbers of clocks that nobody uses.
-    free: Vec<u32>,
+    interpreters: Mapped,
     /// Files that have the collector's probe.
     files: BTreeMap<FileKey, UProbeLinkId>,
     /// Whether the lock's probe is attached, once that was tried.
@@ -55,59 +64,50 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Takes the maps out of a loaded object.
+    /// Maps the table of interpreters of a loaded object.
     pub fn take(ebpf: &mut Ebpf) -> Result<Clocks, KernelError> {
-        let name = "INTERPRETERS";
-        let map = ebpf.take_map(name).ok_or(KernelError::NoMap { name })?;
-        Ok(Clocks {
-            interpreters: map.try_into().map_err(|source| KernelError::Map { name, source })?,
-            sums: Mapped::take(ebpf, "CLOCKS", CLOCKS as usize * WORDS)?,
-            free: (0..CLOCKS).rev().collect(),
-            files: BTreeMap::new(),
-            lock: None,
-        })
+        let interpreters = Mapped::take(ebpf, "INTERPRETERS", INTERPRETERS as usize * WORDS)?;
+        Ok(Clocks { interpreters, files: BTreeMap::new(), lock: None })
     }
 
-    /// Times a process's interpreter from now on. The number of its clock; nothing when there are too many.
+    /// Times a process's interpreter from now on. The number of its clock; nothing when its places are taken.
     pub fn start(&mut self, pid: u32, collector: Option<Collector>, waiters: Option<u64>) -> Option<u32> {
-        let clock = self.free.pop()?;
-        self.words(clock).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let places = (0..PLACES).map(|place| pid.wrapping_add(place) & (INTERPRETERS - 1));
+        let clock = places
+            .into_iter()
+            .find(|clock| self.entry(*clock).first().is_some_and(|pid| pid.load(Ordering::Relaxed) == 0))?;
         let Collector { counters, begins, ends } = collector.unwrap_or_default();
-        let waiters = waiters.unwrap_or(0);
-        let entry = Interpreter { counters, waiters, begins, ends, begun: 0, runs: NEVER, clock, zero: 0 };
-        if let Err(error) = self.interpreters.insert(pid, Pod(entry), 0) {
-            tracing::debug!(pid, %error, "cannot time an interpreter");
-            self.free.push(clock);
-            return None;
-        }
+        let known = [[counters, waiters.unwrap_or(0)].as_slice(), &begins, &ends, &[0], &NEVER].concat();
+        let (owner, rest) = self.entry(clock).split_first()?;
+        let values = known.into_iter().chain(std::iter::repeat(0));
+        rest.iter().zip(values).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+        owner.store(pid.into(), Ordering::Release); // last: from here on the probes find it
         Some(clock)
     }
 
     /// What a clock shows; the longest runs are forgotten with that.
-    pub fn read(&self, clock: u32) -> Clock {
-        let [p0, p1, p2, l0, l1, l2, waited] = std::array::from_fn(|at| {
-            let word = self.words(clock).get(at);
-            let is_longest = (3..6).contains(&at);
-            let read = |word: &AtomicU64| match is_longest {
-                true => word.swap(0, Ordering::Relaxed),
-                false => word.load(Ordering::Relaxed),
-            };
-            word.map_or(0, read)
-        });
-        Clock { paused: [p0, p1, p2], longest: [l0, l1, l2], waited }
+    pub fn read(&self, clock: u32) -> Times {
+        let words = self.entry(clock);
+        let word = |at: usize| words.get(at);
+        let load = |at| word(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let take = |at| word(at).map_or(0, |word| word.swap(0, Ordering::Relaxed));
+        Times {
+            paused: [0, 1, 2].map(|n| load(PAUSED + n)),
+            longest: [0, 1, 2].map(|n| take(LONGEST + n)),
+            waited: load(WAITED),
+        }
     }
 
     /// Times a process no longer.
-    pub fn end(&mut self, pid: u32, clock: u32) {
-        if let Err(error) = self.interpreters.remove(&pid) {
-            tracing::trace!(pid, %error, "was not timed");
+    pub fn end(&mut self, clock: u32) {
+        if let Some(owner) = self.entry(clock).first() {
+            owner.store(0, Ordering::Release);
         }
-        self.free.push(clock);
     }
 
-    fn words(&self, clock: u32) -> &[AtomicU64] {
+    fn entry(&self, clock: u32) -> &[AtomicU64] {
         let begin = clock as usize * WORDS;
-        self.sums.words().get(begin..begin + WORDS).unwrap_or_default()
+        self.interpreters.words().get(begin..begin + WORDS).unwrap_or_default()
     }
 }
 
