@@ -124,14 +124,13 @@ class Stage:
         for life in (self.web, self.many, self.upgrade, self.clocks):
             life.settle()
 
-    def begin(self, observer):
+    def begin(self):
         """Lets the others live and die beside the requests."""
         broken = self.life("broken", 3, 1, BROKEN="1")
         for act in (
             lambda: lives.many_ends(self.many, self.child),
             lambda: lives.upgraded(self.upgrade),
             lambda: lives.broken(broken),
-            lambda: self.time(observer),
         ):
             self.threads.append(threading.Thread(target=self.perform, args=[act]))
             self.threads[-1].start()
@@ -143,10 +142,12 @@ class Stage:
             self.troubles.append(" | ".join(traceback.format_exc().splitlines()[-3:]))
 
     def time(self, observer):
+        """Has one keep the processors busy, when the others are over."""
         worker, = self.clocks.settle()
         name = compare.names(os.uname().nodename, {"master": self.clocks.master, "worker": worker})[1]
-        self.troubles += clocks.problems(self.clocks, observer, name, wait)
+        problems = clocks.problems(self.clocks, observer, name, wait)
         self.clocks.stop()
+        return problems
 
     def recycled(self):
         """Waits until the workers that had served enough are gone and followed."""
@@ -204,7 +205,7 @@ def run(case):
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
             wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 10)
-        stage.begin(observer)
+        stage.begin()
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
         problems = []
@@ -213,6 +214,7 @@ def run(case):
         stage.recycled()
         stage.web.stop()
         problems += stage.end()
+        problems += stage.time(observer)
         try:
             gone = len(stage.truth.roles)
             wait(20, "all segments and ends", lambda: count(observer, "segment") >= len(requests)
