@@ -29,9 +29,10 @@ pub const INTERPRETERS: u32 = 8_192;
 /// An interpreter's entry is one of so many, from the one that its pid's lowest bits name.
 pub const PLACES: u32 = 4;
 
-/// What threads that wait for the interpreter lock sleep on, in bytes: glibc's condition variable and its mutex behind it
-/// (`pthread_cond_t` and `pthread_mutex_t` of x86-64).
-pub const WAITERS_BYTES: u64 = 48 + 40;
+/// What threads that wait for the interpreter lock sleep on, in bytes: twice glibc's condition variable and its mutex behind
+/// it (`pthread_cond_t` and `pthread_mutex_t` of x86-64). On the second pair sleeps who gave the lock up, until another thread
+/// has taken it.
+pub const WAITERS_BYTES: u64 = 2 * (48 + 40);
 
 /// [`Interpreter::runs`] before the probe was passed.
 pub const NEVER: [u64; 3] = [u64::MAX; 3];

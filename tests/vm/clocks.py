@@ -1,9 +1,7 @@
-"""How long a worker's collector runs and its threads wait for the interpreter's lock, by its own clocks; the application
-tells it and the driver compares."""
+"""How long a worker's collector runs, by its own clock; the application tells it and the driver compares."""
 
 import gc
 import json
-import threading
 import time
 
 import compare
@@ -11,7 +9,6 @@ import compare
 RUNS = 3
 OBJECTS = 20_000
 ATTEMPTS = 3  # between the probe and a callback the process may have to wait for a processor
-CONTEND_SECONDS = 4  # more than two reports apart
 PERIOD_SECONDS = 1
 paused = {"since": 0.0, "seconds": 0.0}
 
@@ -35,31 +32,6 @@ def collect():
     return json.dumps([paused["seconds"] * 1e3, gc.get_stats()[2]["collections"]])
 
 
-def scheduled():
-    with open("/proc/thread-self/schedstat") as file:
-        ran, delayed, _ = file.read().split()
-    return time.perf_counter(), int(ran) / 1e9, int(delayed) / 1e9
-
-
-def contend():
-    """Milliseconds that two threads slept, at least and at most, while both wanted to run."""
-    slept = []
-
-    def spin():
-        begin = scheduled()
-        while time.perf_counter() < begin[0] + CONTEND_SECONDS:
-            sum(range(1000))
-        wall, ran, delayed = (now - then for now, then in zip(scheduled(), begin))
-        slept.append((wall - ran - delayed, wall - ran))
-
-    threads = [threading.Thread(target=spin) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return json.dumps([sum(one) * 1e3 for one in zip(*slept)])
-
-
 def batches(observer, name):
     lines = compare.parse(observer.output())[0]
     return [line["meters"] for line in compare.of_kind(lines, "meters") if line.get("instance") == name]
@@ -69,10 +41,6 @@ def problems(life, observer, name, wait):
     """Sentences, one for each way in which the observer's account differs from the worker's."""
     def last(what, condition):
         return wait(60, what, lambda: next((one for one in batches(observer, name) if condition(one)), None))
-
-    def next_batch():
-        count = len(batches(observer, name))
-        return wait(60, "two reports", lambda: batches(observer, name)[count + 1:])[0]
 
     found = []
     last("a timed collector", lambda meters: "instance_gunicorn_gc_pause{generation=2}" in meters)
@@ -91,10 +59,4 @@ def problems(life, observer, name, wait):
         before = after
     else:
         found.append(f"{RUNS} runs of the collector took {is_so} ms, reported {seen}")
-    life.ask("/contend/1")  # several threads are seen, so that waits are timed from now on
-    before = last("timed waits", lambda meters: "instance_gunicorn_gil_wait" in meters) and next_batch()
-    least, most = json.loads(life.ask("/contend/2")[1])
-    seen = next_batch()["instance_gunicorn_gil_wait"] - before["instance_gunicorn_gil_wait"]
-    if not 0.8 * least < seen < 1.2 * most:
-        found.append(f"threads waited for the lock {least} to {most} ms, reported {seen}")
     return found

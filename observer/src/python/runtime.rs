@@ -13,7 +13,7 @@ use super::memory::Memory;
 const THREADS: u64 = 4_096;
 /// More than any counter can have reached.
 const COUNTER_END: u64 = 1 << 48;
-/// In the structure of the lock, what a thread that waits for it sleeps on: a condition variable and its mutex, of glibc
+/// In the structure of the lock, what threads that wait for it sleep on: two condition variables and their mutexes, of glibc
 /// (`struct _gil_runtime_state`, `Include/internal/pycore_gil.h`).
 const GIL_WAITERS: u64 = 32;
 /// Runs that the rings of 3.15 keep: of the youngest generation and of each of the others
