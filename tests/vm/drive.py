@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 
-import clocks
 import compare
 import lives
 
@@ -85,7 +84,7 @@ class Process:
 def start_observer(variant):
     forced = ["--attach", variant] if variant else []
     observer = Process("sw-observe", [
-        OBSERVER, "--target", "gunicorn", "--print=json", "--meter-period", str(clocks.PERIOD_SECONDS), *forced,
+        OBSERVER, "--target", "gunicorn", "--print=json", *forced,
     ])
     try:
         wait(READY_SECONDS, "sw-observe ready", lambda: observer.ended() or '"ready"' in observer.output())
@@ -112,7 +111,6 @@ class Stage:
         self.web = self.life("web", 0, 2, "--max-requests", str(MAX_REQUESTS))
         self.many = self.life("many", 1, 2, "--timeout", str(lives.TIMEOUT))
         self.upgrade = self.life("upgrade", 2, 1)
-        self.clocks = self.life("clocks", 4, 1)
         self.child = None
 
     def life(self, name, number, workers, *options, **environment):
@@ -121,7 +119,7 @@ class Stage:
         return lives.Life(self.truth, process, PORT + number, workers)
 
     def settle(self):
-        for life in (self.web, self.many, self.upgrade, self.clocks):
+        for life in (self.web, self.many, self.upgrade):
             life.settle()
 
     def begin(self):
@@ -140,14 +138,6 @@ class Stage:
             act()
         except Exception:  # what else is known of the case is told all the same
             self.troubles.append(" | ".join(traceback.format_exc().splitlines()[-3:]))
-
-    def time(self, observer):
-        """Has one keep the processors busy, when the others are over."""
-        worker, = self.clocks.settle()
-        name = compare.names(os.uname().nodename, {"master": self.clocks.master, "worker": worker})[1]
-        problems = clocks.problems(self.clocks, observer, name, wait)
-        self.clocks.stop()
-        return problems
 
     def recycled(self):
         """Waits until the workers that had served enough are gone and followed."""
@@ -204,7 +194,7 @@ def run(case):
         if late:
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 10)
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 8)
         stage.begin()
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
@@ -214,7 +204,6 @@ def run(case):
         stage.recycled()
         stage.web.stop()
         problems += stage.end()
-        problems += stage.time(observer)
         try:
             gone = len(stage.truth.roles)
             wait(20, "all segments and ends", lambda: count(observer, "segment") >= len(requests)

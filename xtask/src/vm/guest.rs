@@ -55,7 +55,7 @@ impl Guest {
         let root = Root::new(folder.join("overlay"))?;
         let scripts = workspace::root().join("tests/vm");
         root.copy(&scripts.join("init"), Path::new("/init"))?;
-        for script in ["app.py", "clocks.py", "compare.py", "drive.py", "gunicorn.conf.py", "lives.py"] {
+        for script in ["app.py", "compare.py", "drive.py", "gunicorn.conf.py", "lives.py"] {
             root.copy(&scripts.join(script), &Path::new("/vm").join(script))?;
         }
         root.observer(binary)?;
