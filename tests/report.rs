@@ -339,10 +339,11 @@ async fn an_event_starts_then_ends_under_one_uuid_after_its_instance_was_registe
     }
     let worker = sample::worker("demo", 9);
     oap.send(Report::Hello(worker.clone()));
-    for event in sample::exit(&worker, "u", 1000) {
+    for (n, event) in (1..).zip(sample::exit(&worker, "u", 1000)) {
         oap.send(Report::Event(event));
+        collector.wait("an event", SOON, |received| received.events().count() == n).await;
     }
-    let received = collector.wait("events", SOON, |received| received.events().count() == 2).await;
+    let received = collector.received();
     let last = received.calls.iter().rposition(|call| *call == "keepAlive");
     let first = received.calls.iter().position(|call| *call == "EventService.collect");
     assert!(last < first && received.pings.len() == 51, "{:?}", received.calls);
@@ -390,10 +391,10 @@ async fn events_survive_an_outage_in_their_order() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     collector.forget();
     collector.behave(Manners::default());
-    let received = collector.wait("events", SOON, |received| received.events().count() == 6).await;
+    let received = collector.wait("events", SOON, |received| received.events().count() == 3).await;
     assert_eq!(received.calls[0], "reportInstanceProperties", "OAP may have forgotten whom they are about");
     let order: Vec<_> = received.events().map(|event| (event.uuid.as_str(), event.end_time)).collect();
-    assert_eq!(order, [("0", 0), ("0", 3000), ("1", 0), ("1", 3000), ("2", 0), ("2", 3000)]);
+    assert_eq!(order, [("0", 3000), ("1", 3000), ("2", 3000)], "the end says all");
     assert_eq!(oap.stop(SOON).await, 0);
     assert_eq!(drops.snapshot().named().count(), 0);
 }
@@ -443,7 +444,7 @@ async fn a_rejected_event_takes_no_other_with_it() {
         oap.send(Report::Event(event));
     }
     assert_eq!(oap.stop(SOON).await, 0);
-    assert_eq!(collector.received().events().filter(|event| event.uuid == "d").count(), 2);
+    assert_eq!(collector.received().events().filter(|event| event.uuid == "d").count(), 1);
     assert_eq!(drops.snapshot().get(Reason::SendFailed), 1);
     assert_eq!(drops.snapshot().named().count(), 1);
 }

@@ -1,6 +1,8 @@
 //! What waits to be sent: bounded, the oldest goes first when it is full, and every loss is counted.
 
+use std::collections::HashSet;
 use std::collections::VecDeque;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -22,7 +24,9 @@ use crate::trace::Segment;
 const BATCH: usize = 500;
 /// Of how many instances the meters go in one stream at most: some hundred KiB.
 const METERS: usize = 100;
-/// How long a segment waits for others to share its stream.
+/// How long a segment waits for others to share its stream. An event does, too: OAP has two queues for events and takes
+/// what is in them at one time in any order, and a begin that it takes last overwrites what the end said. So they must not
+/// come at one time (OAP: `MetricsAggregateWorker`, `Event.combine`; it looks every 20 ms).
 const LINGER: Duration = Duration::from_secs(1);
 
 /// An instance came or went.
@@ -43,8 +47,6 @@ struct State {
     /// Not bounded: the sending task empties it at once, connected or not.
     changes: Vec<Change>,
     segments: Buffer<Segment>,
-    /// When the oldest of a batch that is not yet full came.
-    since: Option<Instant>,
     meters: Buffer<MeterBatch>,
     events: Buffer<Event>,
     /// Taken, not yet answered.
@@ -58,7 +60,6 @@ impl Queue {
         let state = State {
             changes: Vec::new(),
             segments: Buffer::new(capacity),
-            since: None,
             meters: Buffer::new(capacity),
             events: Buffer::new(capacity),
             in_flight: 0,
@@ -79,15 +80,10 @@ impl Queue {
                 state.changes.push(Change::Bye(instance));
                 (true, 0)
             }
-            Report::Meters(batch) => (true, state.meters.push(batch)),
-            Report::Event(event) => (true, state.events.push(event)),
             Report::Role(_) => (false, 0), // printed only
-            Report::Segment(segment) => {
-                let lost = state.segments.push(segment);
-                let first = state.since.is_none();
-                state.since.get_or_insert_with(Instant::now);
-                (first || state.segments.items.len() == BATCH, lost)
-            }
+            Report::Meters(batch) => (true, state.meters.push(batch).1),
+            Report::Event(event) => state.events.push(event),
+            Report::Segment(segment) => state.segments.push(segment),
         };
         drop(state);
         self.drops.add(Reason::QueueFull, lost);
@@ -109,25 +105,20 @@ impl Queue {
     pub(super) fn ready_at(&self) -> Option<Instant> {
         let state = self.lock();
         let now = Instant::now();
-        if !state.meters.items.is_empty() || !state.events.items.is_empty() {
-            return Some(now);
-        }
-        let since = state.since?;
-        let hurry = state.stopping || state.segments.items.len() >= BATCH;
-        Some(if hurry { now } else { since + LINGER })
+        let meters = (!state.meters.items.is_empty()).then_some(now);
+        let due = [meters, state.segments.due(now, state.stopping), state.events.due(now, state.stopping)];
+        due.into_iter().flatten().min()
     }
 
     /// The oldest segments if their time has come, else none.
     pub(super) fn take_segments(&self) -> Vec<Segment> {
         let mut state = self.lock();
         let now = Instant::now();
-        let len = state.segments.items.len();
-        let due = state.stopping || len >= BATCH || state.since.is_some_and(|since| since + LINGER <= now);
-        if !due {
+        if state.segments.due(now, state.stopping).is_none_or(|due| due > now) {
             return Vec::new();
         }
-        let batch: Vec<_> = state.segments.items.drain(..len.min(BATCH)).collect();
-        state.since = (len > BATCH).then_some(now);
+        let batch = state.segments.take(BATCH);
+        state.segments.due = state.segments.due.map(|_| now + LINGER);
         state.in_flight = batch.len() as u64;
         batch
     }
@@ -135,21 +126,23 @@ impl Queue {
     /// The oldest meters.
     pub(super) fn take_meters(&self) -> Vec<MeterBatch> {
         let mut state = self.lock();
-        let len = state.meters.items.len().min(METERS);
-        let batches: Vec<_> = state.meters.items.drain(..len).collect();
+        let batches = state.meters.take(METERS);
         state.in_flight = batches.len() as u64;
         batches
     }
 
-    /// The oldest events, `limit` at most. None while somebody waits to be taken in by [`Self::take_changes`]: an
-    /// instance comes before what happened to it.
+    /// The oldest events if their time has come, `limit` at most. None while somebody waits to be taken in by
+    /// [`Self::take_changes`]: an instance comes before what happened to it. Of one that ended while its begin waited only
+    /// the end is left, which says all.
     pub(super) fn take_events(&self, limit: usize) -> Vec<Event> {
         let mut state = self.lock();
-        if !state.changes.is_empty() {
+        let now = Instant::now();
+        let due = state.events.due(now, state.stopping).is_some_and(|due| due <= now);
+        if !due || !state.changes.is_empty() {
             return Vec::new();
         }
-        let len = state.events.items.len().min(limit).min(BATCH);
-        let batch: Vec<_> = state.events.items.drain(..len).collect();
+        state.events.keep_last_of(|event| &event.uuid);
+        let batch = state.events.take(limit.min(BATCH));
         state.in_flight = batch.len() as u64;
         batch
     }
@@ -167,10 +160,7 @@ impl Queue {
 
     /// What was taken is to be tried again, before all that came later.
     pub(super) fn put_back_segments(&self, batch: Vec<Segment>) {
-        self.put_back(|state| {
-            state.since.get_or_insert_with(Instant::now);
-            state.segments.put_back(batch)
-        });
+        self.put_back(|state| state.segments.put_back(batch));
     }
 
     /// As [`Self::put_back_segments`].
@@ -211,12 +201,8 @@ impl Queue {
     /// Empties the queue, counts what was in it or on its way, and says how many that were.
     pub(super) fn give_up(&self) -> u64 {
         let mut state = self.lock();
-        let waiting = state.segments.items.len() + state.meters.items.len() + state.events.items.len();
+        let waiting = state.segments.clear() + state.meters.clear() + state.events.clear();
         let left = std::mem::take(&mut state.in_flight) + waiting as u64;
-        state.segments.items.clear();
-        state.meters.items.clear();
-        state.events.items.clear();
-        state.since = None;
         drop(state);
         self.drops.add(Reason::SendFailed, left);
         left
@@ -231,31 +217,65 @@ impl Queue {
 struct Buffer<T> {
     items: VecDeque<T>,
     capacity: usize,
+    /// When they need not wait any longer for others; `None` if there are none.
+    due: Option<Instant>,
 }
 
 impl<T> Buffer<T> {
     fn new(capacity: usize) -> Self {
-        Self { items: VecDeque::new(), capacity: capacity.max(1) }
+        Self { items: VecDeque::new(), capacity: capacity.max(1), due: None }
     }
 
-    /// Returns how many of the oldest had to go.
-    fn push(&mut self, item: T) -> u64 {
+    /// Whether that changes when they are due, and how many of the oldest had to go.
+    fn push(&mut self, item: T) -> (bool, u64) {
         let full = self.items.len() >= self.capacity;
         if full {
             self.items.pop_front();
         }
         self.items.push_back(item);
-        u64::from(full)
+        let first = self.due.is_none();
+        self.due.get_or_insert_with(|| Instant::now() + LINGER);
+        (first || self.items.len() == BATCH, u64::from(full))
     }
 
-    /// To the front, as far as there is room; returns how many of the oldest did not fit.
+    /// When they are to be sent: in a hurry and as a full batch at once.
+    fn due(&self, now: Instant, hurry: bool) -> Option<Instant> {
+        self.due.map(|due| if hurry || self.items.len() >= BATCH { now } else { due })
+    }
+
+    /// The oldest, `limit` at most.
+    fn take(&mut self, limit: usize) -> Vec<T> {
+        let len = self.items.len().min(limit);
+        let batch = self.items.drain(..len).collect();
+        if self.items.is_empty() {
+            self.due = None;
+        }
+        batch
+    }
+
+    /// Of those with one `key` only the last is left.
+    fn keep_last_of<K: Hash + Eq>(&mut self, key: impl Fn(&T) -> &K) {
+        let mut seen = HashSet::with_capacity(self.items.len());
+        let last: Vec<_> = self.items.iter().rev().map(|item| seen.insert(key(item))).collect();
+        let mut last = last.into_iter().rev();
+        self.items.retain(|_| last.next().unwrap_or(true));
+    }
+
+    /// To the front, as far as there is room, and due at once; returns how many of the oldest did not fit.
     fn put_back(&mut self, batch: Vec<T>) -> u64 {
         let room = self.capacity.saturating_sub(self.items.len());
         let lost = batch.len().saturating_sub(room);
         for item in batch.into_iter().skip(lost).rev() {
             self.items.push_front(item);
         }
+        self.due = (!self.items.is_empty()).then(Instant::now);
         lost as u64
+    }
+
+    /// Lets go of all and says how many that were.
+    fn clear(&mut self) -> usize {
+        self.due = None;
+        std::mem::take(&mut self.items).len()
     }
 }
 
@@ -266,8 +286,27 @@ mod tests {
     use crate::identity::Role;
     use crate::identity::event::EventName;
 
+    fn event(uuid: &str, end_ms: Option<i64>) -> Report {
+        Report::Event(Event {
+            uuid: uuid.to_owned(),
+            service: "demo".into(),
+            instance: "i".into(),
+            name: EventName::Start,
+            error: false,
+            message: String::new(),
+            parameters: Vec::new(),
+            start_ms: 1,
+            end_ms,
+        })
+    }
+
+    /// As if [`LINGER`] had passed.
+    fn wait_out(queue: &Queue) {
+        queue.lock().events.due = Some(Instant::now());
+    }
+
     #[test]
-    fn an_event_waits_until_its_instance_is_known() {
+    fn an_event_waits_until_its_instance_is_known_and_for_others() {
         let queue = Queue::new(10, Arc::default());
         queue.push(Report::Hello(Instance {
             process: ProcessKey { pid: 9, start: 1 },
@@ -276,17 +315,9 @@ mod tests {
             name: "i".into(),
             properties: Vec::new(),
         }));
-        queue.push(Report::Event(Event {
-            uuid: "u".to_owned(),
-            service: "demo".into(),
-            instance: "i".into(),
-            name: EventName::Start,
-            error: false,
-            message: String::new(),
-            parameters: Vec::new(),
-            start_ms: 1,
-            end_ms: None,
-        }));
+        queue.push(event("u", None));
+        assert!(queue.take_events(10).is_empty());
+        wait_out(&queue);
         assert!(queue.take_events(10).is_empty());
         assert_eq!(queue.take_changes().len(), 1);
         assert_eq!(queue.take_events(10).len(), 1);
@@ -294,9 +325,27 @@ mod tests {
     }
 
     #[test]
+    fn begin_and_end_of_an_event_are_not_taken_together() {
+        let queue = Queue::new(10, Arc::default());
+        for (uuid, end) in [("a", None), ("b", None), ("a", Some(2)), ("c", Some(3))] {
+            queue.push(event(uuid, end));
+        }
+        wait_out(&queue);
+        let taken = |limit| -> Vec<_> {
+            queue.take_events(limit).into_iter().map(|event| (event.uuid, event.end_ms)).collect()
+        };
+        assert_eq!(taken(1), [("b".to_owned(), None)]);
+        assert_eq!(taken(9), [("a".to_owned(), Some(2)), ("c".to_owned(), Some(3))]);
+        queue.push(event("b", Some(4)));
+        assert!(taken(9).is_empty(), "it waits a second after its begin");
+        queue.stop();
+        assert_eq!(taken(9), [("b".to_owned(), Some(4))]);
+    }
+
+    #[test]
     fn a_full_buffer_lets_the_oldest_go() {
         let mut buffer = Buffer::new(2);
-        assert_eq!([buffer.push(1), buffer.push(2), buffer.push(3)], [0, 0, 1]);
+        assert_eq!([1, 2, 3].map(|item| buffer.push(item)), [(true, 0), (false, 0), (false, 1)]);
         assert_eq!(buffer.items, [2, 3]);
     }
 
