@@ -1,4 +1,7 @@
 //! The attach points themselves, sorted by probe; names are `<function>_<kind>`, the catalogue's keys.
+//!
+//! Where the kernel can preempt a program it passes over the same program for every other task of that processor until
+//! the first goes on. So such a program has a second one, `<name>_again`, that the kernel does not take for the same.
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::macros::fentry;
@@ -15,6 +18,7 @@ use aya_ebpf::programs::RetProbeContext;
 use aya_ebpf::programs::TracePointContext;
 
 use crate::entry;
+use crate::entry::FEntry;
 use crate::entry::FExit;
 use crate::entry::SysEnter;
 use crate::entry::SysExit;
@@ -26,30 +30,39 @@ use crate::socket;
 use crate::syscall;
 use crate::syscall::Arguments;
 
-/// A kernel function, entered: the same handler by kprobe and by fentry.
+/// A kernel function, entered: the same handler by kprobe and by fentry, and by a second fentry where one is named.
 macro_rules! entered {
-    ($function:literal: $kprobe:ident, $fentry:ident => |$cx:ident| $handler:expr) => {
+    ($function:literal: $kprobe:ident, $fentry:ident $(, $again:ident)? => |$cx:ident| $handler:expr) => {
         #[kprobe]
         pub fn $kprobe($cx: ProbeContext) -> u32 {
             log::done($cx.as_ptr(), stringify!($kprobe), $handler);
             0
         }
+        entered!(@by $function: false, $fentry => |$cx| $handler);
+        $(entered!(@by $function: true, $again => |$cx| $handler);)?
+    };
+    (@by $function:literal: $second:literal, $fentry:ident => |$cx:ident| $handler:expr) => {
         #[fentry(function = $function)]
-        pub fn $fentry($cx: FEntryContext) -> i32 {
-            log::done($cx.as_ptr(), stringify!($fentry), $handler);
+        pub fn $fentry(cx: FEntryContext) -> i32 {
+            let $cx = FEntry::<$second>(cx);
+            log::done($cx.0.as_ptr(), stringify!($fentry), $handler);
             0
         }
     };
 }
 
-/// A kernel function of `$args` arguments, left: the same handler by kretprobe and by fexit.
+/// A kernel function of `$args` arguments, left: the same handler by kretprobe and by two fexits.
 macro_rules! left {
-    ($function:literal, $args:literal: $kretprobe:ident, $fexit:ident => $handler:path) => {
+    ($function:literal, $args:literal: $kretprobe:ident, $fexit:ident, $again:ident => $handler:path) => {
         #[kretprobe]
         pub fn $kretprobe(cx: RetProbeContext) -> u32 {
             log::done(cx.as_ptr(), stringify!($kretprobe), $handler(&cx));
             0
         }
+        left!(@by $function, $args: $fexit => $handler);
+        left!(@by $function, $args: $again => $handler);
+    };
+    (@by $function:literal, $args:literal: $fexit:ident => $handler:path) => {
         #[fexit(function = $function)]
         pub fn $fexit(cx: FExitContext) -> i32 {
             log::done(cx.as_ptr(), stringify!($fexit), $handler(&FExit::<$args>(cx)));
@@ -69,26 +82,32 @@ macro_rules! traced {
     };
 }
 
-/// The start of a system call.
+/// The start of a system call, with a second program where one is named.
 macro_rules! begun {
-    ($program:ident => |$cx:ident| $handler:expr) => {
+    ($program:ident $(, $again:ident)? => |$cx:ident| $handler:expr) => {
+        begun!(@by false, $program => |$cx| $handler);
+        $(begun!(@by true, $again => |$cx| $handler);)?
+    };
+    (@by $second:literal, $program:ident => |$cx:ident| $handler:expr) => {
         #[tracepoint]
         pub fn $program(cx: TracePointContext) -> u32 {
-            let $cx = SysEnter(cx);
+            let $cx = SysEnter::<$second>(cx);
             log::done($cx.0.as_ptr(), stringify!($program), $handler);
             0
         }
     };
 }
 
-/// The end of a system call.
+/// The end of a system call, likewise.
 macro_rules! ended {
-    ($program:ident => $handler:path) => {
-        #[tracepoint]
-        pub fn $program(cx: TracePointContext) -> u32 {
-            log::done(cx.as_ptr(), stringify!($program), $handler(&SysExit(cx)));
-            0
-        }
+    ($($program:ident),+ => $handler:path) => {
+        $(
+            #[tracepoint]
+            pub fn $program(cx: TracePointContext) -> u32 {
+                log::done(cx.as_ptr(), stringify!($program), $handler(&SysExit(cx)));
+                0
+            }
+        )+
     };
 }
 
@@ -104,75 +123,86 @@ traced!("sched_process_exit": sched_process_exit_tp_btf => |cx| process::exited(
 traced!("signal_generate": signal_generate_tp_btf => |cx| process::signalled(&cx));
 
 // Who makes worker slots.
-entered!("security_inode_unlink": security_inode_unlink_kprobe, security_inode_unlink_fentry
+entered!("security_inode_unlink": security_inode_unlink_kprobe, security_inode_unlink_fentry, security_inode_unlink_fentry_again
     => |cx| process::unlinked_dentry(&cx));
-begun!(sys_enter_unlink => |cx| process::unlinked_path(&cx, 0));
-begun!(sys_enter_unlinkat => |cx| process::unlinked_path(&cx, 1));
+begun!(sys_enter_unlink, sys_enter_unlink_again => |cx| process::unlinked_path(&cx, 0));
+begun!(sys_enter_unlinkat, sys_enter_unlinkat_again => |cx| process::unlinked_path(&cx, 1));
 
 // Who is alive. Gunicorn beats by `utimensat(fd, NULL, …)`, up to 21.2 by `fchmod(fd, …)`.
-entered!("vfs_utimes": vfs_utimes_kprobe, vfs_utimes_fentry => |cx| process::beat_path(&cx));
-entered!("vfs_fchmod": vfs_fchmod_kprobe, vfs_fchmod_fentry => |cx| process::beat_file(&cx));
-begun!(sys_enter_utimensat => |cx| process::beat_descriptor(&cx));
-begun!(sys_enter_fchmod => |cx| process::beat_descriptor(&cx));
+entered!("vfs_utimes": vfs_utimes_kprobe, vfs_utimes_fentry, vfs_utimes_fentry_again => |cx| process::beat_path(&cx));
+entered!("vfs_fchmod": vfs_fchmod_kprobe, vfs_fchmod_fentry, vfs_fchmod_fentry_again => |cx| process::beat_file(&cx));
+begun!(sys_enter_utimensat, sys_enter_utimensat_again => |cx| process::beat_descriptor(&cx));
+begun!(sys_enter_fchmod, sys_enter_fchmod_again => |cx| process::beat_descriptor(&cx));
 
 // Which connections.
-entered!("security_sock_graft": security_sock_graft_kprobe, security_sock_graft_fentry
+entered!("security_sock_graft": security_sock_graft_kprobe, security_sock_graft_fentry, security_sock_graft_fentry_again
     => |cx| socket::accepted(&cx));
-ended!(sys_exit_accept => syscall::accepted);
-ended!(sys_exit_accept4 => syscall::accepted);
-entered!("inet_release": inet_release_kprobe, inet_release_fentry => |cx| socket::released(&cx));
-entered!("unix_release": unix_release_kprobe, unix_release_fentry => |cx| socket::released(&cx));
-begun!(sys_enter_close => |cx| socket::closing(&cx));
+ended!(sys_exit_accept, sys_exit_accept_again => syscall::accepted);
+ended!(sys_exit_accept4, sys_exit_accept4_again => syscall::accepted);
+entered!("inet_release": inet_release_kprobe, inet_release_fentry, inet_release_fentry_again
+    => |cx| socket::released(&cx));
+entered!("unix_release": unix_release_kprobe, unix_release_fentry, unix_release_fentry_again
+    => |cx| socket::released(&cx));
+begun!(sys_enter_close, sys_enter_close_again => |cx| socket::closing(&cx));
 traced!("inet_sock_set_state": inet_sock_set_state_tp_btf => |cx| socket::state_changed(&cx));
 
 // Which bytes come in.
-entered!("inet_recvmsg": inet_recvmsg_kprobe, inet_recvmsg_fentry => |cx| io::begin_message(&cx, true, Some(3)));
-left!("inet_recvmsg", 4: inet_recvmsg_kretprobe, inet_recvmsg_fexit => io::end);
-entered!("inet6_recvmsg": inet6_recvmsg_kprobe, inet6_recvmsg_fentry => |cx| io::begin_message(&cx, true, Some(3)));
-left!("inet6_recvmsg", 4: inet6_recvmsg_kretprobe, inet6_recvmsg_fexit => io::end);
-entered!("unix_stream_recvmsg": unix_stream_recvmsg_kprobe, unix_stream_recvmsg_fentry
+entered!("inet_recvmsg": inet_recvmsg_kprobe, inet_recvmsg_fentry, inet_recvmsg_fentry_again
     => |cx| io::begin_message(&cx, true, Some(3)));
-left!("unix_stream_recvmsg", 4: unix_stream_recvmsg_kretprobe, unix_stream_recvmsg_fexit => io::end);
-entered!("tcp_splice_read": tcp_splice_read_kprobe, tcp_splice_read_fentry => |cx| io::begin_pages(&cx, true));
-left!("tcp_splice_read", 5: tcp_splice_read_kretprobe, tcp_splice_read_fexit => io::end);
-begun!(sys_enter_read => |cx| syscall::begin(&cx, true, Arguments::Buffer, None));
-ended!(sys_exit_read => io::end);
-begun!(sys_enter_readv => |cx| syscall::begin(&cx, true, Arguments::Vector, None));
-ended!(sys_exit_readv => io::end);
-begun!(sys_enter_recvfrom => |cx| syscall::begin(&cx, true, Arguments::Buffer, Some(3)));
-ended!(sys_exit_recvfrom => io::end);
-begun!(sys_enter_recvmsg => |cx| syscall::begin(&cx, true, Arguments::Message, Some(2)));
-ended!(sys_exit_recvmsg => io::end);
-begun!(sys_enter_recvmmsg => |cx| syscall::begin(&cx, true, Arguments::Messages, Some(3)));
-ended!(sys_exit_recvmmsg => syscall::end_messages);
+left!("inet_recvmsg", 4: inet_recvmsg_kretprobe, inet_recvmsg_fexit, inet_recvmsg_fexit_again => io::end);
+entered!("inet6_recvmsg": inet6_recvmsg_kprobe, inet6_recvmsg_fentry, inet6_recvmsg_fentry_again
+    => |cx| io::begin_message(&cx, true, Some(3)));
+left!("inet6_recvmsg", 4: inet6_recvmsg_kretprobe, inet6_recvmsg_fexit, inet6_recvmsg_fexit_again => io::end);
+entered!("unix_stream_recvmsg": unix_stream_recvmsg_kprobe, unix_stream_recvmsg_fentry, unix_stream_recvmsg_fentry_again
+    => |cx| io::begin_message(&cx, true, Some(3)));
+left!("unix_stream_recvmsg", 4: unix_stream_recvmsg_kretprobe, unix_stream_recvmsg_fexit, unix_stream_recvmsg_fexit_again
+    => io::end);
+entered!("tcp_splice_read": tcp_splice_read_kprobe, tcp_splice_read_fentry, tcp_splice_read_fentry_again
+    => |cx| io::begin_pages(&cx, true));
+left!("tcp_splice_read", 5: tcp_splice_read_kretprobe, tcp_splice_read_fexit, tcp_splice_read_fexit_again => io::end);
+begun!(sys_enter_read, sys_enter_read_again => |cx| syscall::begin(&cx, true, Arguments::Buffer, None));
+ended!(sys_exit_read, sys_exit_read_again => io::end);
+begun!(sys_enter_readv, sys_enter_readv_again => |cx| syscall::begin(&cx, true, Arguments::Vector, None));
+ended!(sys_exit_readv, sys_exit_readv_again => io::end);
+begun!(sys_enter_recvfrom, sys_enter_recvfrom_again => |cx| syscall::begin(&cx, true, Arguments::Buffer, Some(3)));
+ended!(sys_exit_recvfrom, sys_exit_recvfrom_again => io::end);
+begun!(sys_enter_recvmsg, sys_enter_recvmsg_again => |cx| syscall::begin(&cx, true, Arguments::Message, Some(2)));
+ended!(sys_exit_recvmsg, sys_exit_recvmsg_again => io::end);
+begun!(sys_enter_recvmmsg, sys_enter_recvmmsg_again => |cx| syscall::begin(&cx, true, Arguments::Messages, Some(3)));
+ended!(sys_exit_recvmmsg, sys_exit_recvmmsg_again => syscall::end_messages);
 
 // Which bytes go out.
-entered!("inet_sendmsg": inet_sendmsg_kprobe, inet_sendmsg_fentry => |cx| io::begin_message(&cx, false, None));
-left!("inet_sendmsg", 3: inet_sendmsg_kretprobe, inet_sendmsg_fexit => io::end);
-entered!("inet6_sendmsg": inet6_sendmsg_kprobe, inet6_sendmsg_fentry => |cx| io::begin_message(&cx, false, None));
-left!("inet6_sendmsg", 3: inet6_sendmsg_kretprobe, inet6_sendmsg_fexit => io::end);
-entered!("unix_stream_sendmsg": unix_stream_sendmsg_kprobe, unix_stream_sendmsg_fentry
+entered!("inet_sendmsg": inet_sendmsg_kprobe, inet_sendmsg_fentry, inet_sendmsg_fentry_again
     => |cx| io::begin_message(&cx, false, None));
-left!("unix_stream_sendmsg", 3: unix_stream_sendmsg_kretprobe, unix_stream_sendmsg_fexit => io::end);
-entered!("inet_sendpage": inet_sendpage_kprobe, inet_sendpage_fentry => |cx| io::begin_pages(&cx, false));
-left!("inet_sendpage", 5: inet_sendpage_kretprobe, inet_sendpage_fexit => io::end);
-entered!("unix_stream_sendpage": unix_stream_sendpage_kprobe, unix_stream_sendpage_fentry
+left!("inet_sendmsg", 3: inet_sendmsg_kretprobe, inet_sendmsg_fexit, inet_sendmsg_fexit_again => io::end);
+entered!("inet6_sendmsg": inet6_sendmsg_kprobe, inet6_sendmsg_fentry, inet6_sendmsg_fentry_again
+    => |cx| io::begin_message(&cx, false, None));
+left!("inet6_sendmsg", 3: inet6_sendmsg_kretprobe, inet6_sendmsg_fexit, inet6_sendmsg_fexit_again => io::end);
+entered!("unix_stream_sendmsg": unix_stream_sendmsg_kprobe, unix_stream_sendmsg_fentry, unix_stream_sendmsg_fentry_again
+    => |cx| io::begin_message(&cx, false, None));
+left!("unix_stream_sendmsg", 3: unix_stream_sendmsg_kretprobe, unix_stream_sendmsg_fexit, unix_stream_sendmsg_fexit_again
+    => io::end);
+entered!("inet_sendpage": inet_sendpage_kprobe, inet_sendpage_fentry, inet_sendpage_fentry_again
     => |cx| io::begin_pages(&cx, false));
-left!("unix_stream_sendpage", 5: unix_stream_sendpage_kretprobe, unix_stream_sendpage_fexit => io::end);
-begun!(sys_enter_write => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
-ended!(sys_exit_write => io::end);
-begun!(sys_enter_writev => |cx| syscall::begin(&cx, false, Arguments::Vector, None));
-ended!(sys_exit_writev => io::end);
-begun!(sys_enter_sendto => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
-ended!(sys_exit_sendto => io::end);
-begun!(sys_enter_sendmsg => |cx| syscall::begin(&cx, false, Arguments::Message, None));
-ended!(sys_exit_sendmsg => io::end);
-begun!(sys_enter_sendmmsg => |cx| syscall::begin(&cx, false, Arguments::Messages, None));
-ended!(sys_exit_sendmmsg => syscall::end_messages);
-begun!(sys_enter_sendfile64 => |cx| syscall::begin_opaque(&cx, false, 0));
-ended!(sys_exit_sendfile64 => io::end);
-begun!(sys_enter_splice => |cx| syscall::begin_splice(&cx));
-ended!(sys_exit_splice => io::end);
+left!("inet_sendpage", 5: inet_sendpage_kretprobe, inet_sendpage_fexit, inet_sendpage_fexit_again => io::end);
+entered!("unix_stream_sendpage": unix_stream_sendpage_kprobe, unix_stream_sendpage_fentry, unix_stream_sendpage_fentry_again
+    => |cx| io::begin_pages(&cx, false));
+left!("unix_stream_sendpage", 5: unix_stream_sendpage_kretprobe, unix_stream_sendpage_fexit, unix_stream_sendpage_fexit_again
+    => io::end);
+begun!(sys_enter_write, sys_enter_write_again => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
+ended!(sys_exit_write, sys_exit_write_again => io::end);
+begun!(sys_enter_writev, sys_enter_writev_again => |cx| syscall::begin(&cx, false, Arguments::Vector, None));
+ended!(sys_exit_writev, sys_exit_writev_again => io::end);
+begun!(sys_enter_sendto, sys_enter_sendto_again => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
+ended!(sys_exit_sendto, sys_exit_sendto_again => io::end);
+begun!(sys_enter_sendmsg, sys_enter_sendmsg_again => |cx| syscall::begin(&cx, false, Arguments::Message, None));
+ended!(sys_exit_sendmsg, sys_exit_sendmsg_again => io::end);
+begun!(sys_enter_sendmmsg, sys_enter_sendmmsg_again => |cx| syscall::begin(&cx, false, Arguments::Messages, None));
+ended!(sys_exit_sendmmsg, sys_exit_sendmmsg_again => syscall::end_messages);
+begun!(sys_enter_sendfile64, sys_enter_sendfile64_again => |cx| syscall::begin_opaque(&cx, false, 0));
+ended!(sys_exit_sendfile64, sys_exit_sendfile64_again => io::end);
+begun!(sys_enter_splice, sys_enter_splice_again => |cx| syscall::begin_splice(&cx));
+ended!(sys_exit_splice, sys_exit_splice_again => io::end);
 
 // What the interpreter does with its time.
 #[uprobe]

@@ -11,6 +11,11 @@ use aya_ebpf::programs::TracePointContext;
 pub trait Entry {
     /// Its `n`th argument.
     fn arg(&self, n: usize) -> Option<u64>;
+
+    /// Whether the program is the second one at its place, which has nothing to do unless the kernel passed over the first.
+    fn again(&self) -> bool {
+        false
+    }
 }
 
 /// A function that returned.
@@ -26,10 +31,18 @@ impl Entry for ProbeContext {
     }
 }
 
-impl Entry for FEntryContext {
+/// A kernel function entered by trampoline.
+pub struct FEntry<const AGAIN: bool>(pub FEntryContext);
+
+impl<const AGAIN: bool> Entry for FEntry<AGAIN> {
     #[inline(always)]
     fn arg(&self, n: usize) -> Option<u64> {
-        Some(FEntryContext::arg(self, n))
+        Some(self.0.arg(n))
+    }
+
+    #[inline(always)]
+    fn again(&self) -> bool {
+        AGAIN
     }
 }
 
@@ -52,13 +65,18 @@ pub fn stack(cx: &ProbeContext) -> u64 {
 
 /// `syscalls:sys_enter_*`: one 8-byte slot per argument after a 16-byte header
 /// (`/sys/kernel/tracing/events/syscalls/sys_enter_*/format`).
-pub struct SysEnter(pub TracePointContext);
+pub struct SysEnter<const AGAIN: bool>(pub TracePointContext);
 
-impl Entry for SysEnter {
+impl<const AGAIN: bool> Entry for SysEnter<AGAIN> {
     #[inline(always)]
     fn arg(&self, n: usize) -> Option<u64> {
         // SAFETY: a read beyond the record is refused by the verifier, and a failed one is an error value.
         unsafe { self.0.read_at(16 + 8 * n) }.ok()
+    }
+
+    #[inline(always)]
+    fn again(&self) -> bool {
+        AGAIN
     }
 }
 

@@ -88,7 +88,7 @@ pub fn begin_message(cx: &impl Entry, receives: bool, flags: Option<usize>) -> O
     }
     let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
     let buffers = iterator(cx.arg(1)? + u64::from(offset!(msghdr_iter)));
-    begin(socket::stream(sk)?, receives, buffers)
+    begin(cx, socket::stream(sk)?, receives, buffers)
 }
 
 /// A kernel socket function that sends pages starts: argument 0 is `struct socket`.
@@ -98,7 +98,7 @@ pub fn begin_pages(cx: &impl Entry, receives: bool) -> Option<()> {
         return None;
     }
     let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
-    begin(socket::stream(sk)?, receives, OPAQUE)
+    begin(cx, socket::stream(sk)?, receives, OPAQUE)
 }
 
 /// Buffers whose bytes cannot be copied.
@@ -124,8 +124,17 @@ fn iterator(iter: u64) -> Buffers {
 
 /// A call on a stream starts.
 #[inline(always)]
-pub fn begin(stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
+pub fn begin(cx: &impl Entry, stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
     let Stream { sk, family } = stream;
+    let thread = filter::current();
+    if let Some(call) = CALLS.get_ptr(thread) {
+        // SAFETY: the entry is this thread's own: nobody else writes or removes it.
+        let call = unsafe { &*call };
+        if cx.again() && call.sk == sk && call.buffers.base == buffers.base {
+            return None; // the first program noted it
+        }
+        emit::lost(Drop::MissedReturn); // a thread has one call at a time, so the last one's end went by
+    }
     let mut ready = 0;
     if receives && family != AF_UNIX {
         let next: u32 = kernel::read(sk, offset!(tcp_rcv_nxt)).unwrap_or(0);
@@ -135,10 +144,7 @@ pub fn begin(stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
         }
     }
     let call = Call { sk, buffers, ready, family, receives: u16::from(receives), zero: 0 };
-    if CALLS.get_ptr(filter::current()).is_some() {
-        emit::lost(Drop::MissedReturn); // a thread has one call at a time, so the last one's end went by
-    }
-    if CALLS.insert(filter::current(), call, 0).is_err() {
+    if CALLS.insert(thread, call, 0).is_err() {
         emit::lost(Drop::CallsFull);
     }
     Some(())

@@ -157,7 +157,7 @@ fn is_timed(signal: u32) -> bool {
 pub fn unlinked_dentry(cx: &impl Entry) -> Option<()> {
     let dentry = cx.arg(1)?;
     let inode = slot_inode(dentry)?;
-    slotted(Some(inode))
+    slotted(cx, Some(inode))
 }
 
 /// A file is being unlinked; argument `n` is its path in user memory.
@@ -172,12 +172,15 @@ pub fn unlinked_path(cx: &impl Entry, n: usize) -> Option<()> {
     if name != SLOT_PREFIX {
         return None;
     }
-    slotted(None)
+    slotted(cx, None)
 }
 
 /// The running thread made a worker slot: it is an arbiter, and its next fork is a worker.
 #[inline(always)]
-fn slotted(inode: Option<u64>) -> Option<()> {
+fn slotted(cx: &impl Entry, inode: Option<u64>) -> Option<()> {
+    if cx.again() && SLOTS.get_ptr(filter::current()).is_some() {
+        return None; // the first program noted it
+    }
     if SLOTS.insert(filter::current(), emit::now(), 0).is_err() {
         emit::lost(Drop::WatchedFull);
     }

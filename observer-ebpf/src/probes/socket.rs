@@ -61,9 +61,19 @@ pub fn accepted(cx: &impl Entry) -> Option<()> {
     accepted_sock(cx.arg(0)?)
 }
 
+/// Within which time a socket without any bytes is the one that was accepted just now, in nanoseconds.
+const JUST_NOW: u64 = 100_000_000;
+
 /// The running, watched process accepted the connection `sk`.
 #[inline(always)]
 pub fn accepted_sock(sk: u64) -> Option<()> {
+    if let Some(socket) = SOCKETS.get_ptr(sk) {
+        // SAFETY: a live map value.
+        let Socket { conn, received, sent, .. } = unsafe { *socket };
+        if received == 0 && sent == 0 && emit::now() < conn.born.saturating_add(JUST_NOW) {
+            return None; // by the first of two programs
+        }
+    }
     open(stream(sk)?, 1).map(|_| ())
 }
 

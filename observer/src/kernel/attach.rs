@@ -11,6 +11,7 @@ use aya::programs::TracePoint;
 use aya::programs::UProbe;
 
 use super::capability;
+use super::capability::Preempts;
 use super::catalog::CATALOG;
 use super::catalog::Need;
 use super::catalog::Point;
@@ -64,17 +65,37 @@ pub struct Rehearsal {
     pub variants: Vec<(Variant, Option<String>)>,
 }
 
+/// What programs are loaded for.
+pub struct Kernel {
+    /// Its types.
+    pub btf: Btf,
+    /// Which programs it preempts.
+    pub preempts: Preempts,
+}
+
+impl Kernel {
+    /// The programs that a point takes here: one, or a second one where this kernel can preempt the first.
+    fn programs(&self, point: &Point) -> impl Iterator<Item = &'static str> + use<> {
+        let preempted = match point.kind() {
+            ProgramKind::Syscall => self.preempts.syscalls,
+            ProgramKind::Fentry | ProgramKind::Fexit => self.preempts.trampolines,
+            _ => false,
+        };
+        std::iter::once(point.program).chain(point.again.filter(|_| preempted))
+    }
+}
+
 /// Attaches every probe of the catalogue; `forced` leaves one variant to choose of those that have several.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, forced: Option<Variant>) -> Vec<Attachment> {
-    CATALOG.iter().map(|probe| attach_probe(ebpf, btf, probe, forced)).collect()
+pub fn attach(ebpf: &mut Ebpf, kernel: &Kernel, forced: Option<Variant>) -> Vec<Attachment> {
+    CATALOG.iter().map(|probe| attach_probe(ebpf, kernel, probe, forced)).collect()
 }
 
 /// Tries every variant of every probe and leaves none attached.
-pub fn rehearse(ebpf: &mut Ebpf, btf: &Btf) -> Vec<Rehearsal> {
+pub fn rehearse(ebpf: &mut Ebpf, kernel: &Kernel) -> Vec<Rehearsal> {
     let try_all = |ebpf: &mut Ebpf, probe: &'static Probe| {
         let tried = probe.variants.iter().map(|(variant, points)| {
             // What can be tried without an interpreter is.
-            let refused = take_points(ebpf, btf, points, When::Start).err();
+            let refused = take_points(ebpf, kernel, points, When::Start).err();
             if refused.is_none() {
                 detach(ebpf, points);
             }
@@ -92,13 +113,18 @@ pub fn unmet(attachments: &[Attachment]) -> Option<&Attachment> {
         .find(|attachment| attachment.variant.is_none() && attachment.probe.need == Need::Required)
 }
 
-fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Option<Variant>) -> Attachment {
+fn attach_probe(
+    ebpf: &mut Ebpf,
+    kernel: &Kernel,
+    probe: &'static Probe,
+    forced: Option<Variant>,
+) -> Attachment {
     let mut refusals = Vec::new();
     for (variant, points) in probe.variants {
         if probe.variants.len() > 1 && forced.is_some_and(|forced| forced != *variant) {
             continue;
         }
-        match take_points(ebpf, btf, points, probe.when) {
+        match take_points(ebpf, kernel, points, probe.when) {
             Ok(()) => return Attachment { probe, variant: Some(*variant), refusals },
             Err(why) => refusals.push(Refusal { variant: *variant, why }),
         }
@@ -107,15 +133,13 @@ fn attach_probe(ebpf: &mut Ebpf, btf: &Btf, probe: &'static Probe, forced: Optio
 }
 
 /// Takes all points of a variant, or none.
-fn take_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point], when: When) -> Result<(), String> {
+fn take_points(ebpf: &mut Ebpf, kernel: &Kernel, points: &[Point], when: When) -> Result<(), String> {
     for (at, point) in points.iter().enumerate() {
-        let attached = match ebpf.program_mut(point.program) {
-            Some(program) => load_point(program, btf, point).and_then(|()| match when {
-                When::Start => attach_point(program, point),
-                When::Needed => Ok(()),
-            }),
-            None => Err("not in the object".to_owned()),
-        };
+        let attached = kernel.programs(point).try_for_each(|name| {
+            let program = ebpf.program_mut(name).ok_or("not in the object")?;
+            load_point(program, &kernel.btf, point)?;
+            if when == When::Start { attach_point(program, point) } else { Ok(()) }
+        });
         match attached {
             Ok(()) => {}
             Err(_) if point.optional => unload(ebpf, point),
@@ -135,7 +159,14 @@ fn detach(ebpf: &mut Ebpf, points: &[Point]) {
 
 /// Unloading a program detaches it. It fails only for a program that is not loaded.
 fn unload(ebpf: &mut Ebpf, point: &Point) {
-    let Some(program) = ebpf.program_mut(point.program) else { return };
+    for name in std::iter::once(point.program).chain(point.again) {
+        if let Some(program) = ebpf.program_mut(name) {
+            unload_program(program, point);
+        }
+    }
+}
+
+fn unload_program(program: &mut Program, point: &Point) {
     let unloaded = match point.kind() {
         ProgramKind::Kprobe | ProgramKind::Kretprobe => act_as(program, KProbe::unload),
         ProgramKind::Fentry => act_as(program, FEntry::unload),

@@ -9,6 +9,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -88,6 +89,13 @@ impl Btf {
             }
         }
         Some(offset)
+    }
+
+    /// Whether the kernel has a function of this name.
+    pub fn has_function(&self, name: &str) -> bool {
+        let functions =
+            self.types.iter().filter_map(|at| self.type_at(*at)).filter(|ty| ty.kind == KIND_FUNC);
+        functions.into_iter().any(|ty| self.string(ty.name) == Some(name))
     }
 
     /// Size of a structure in bytes.

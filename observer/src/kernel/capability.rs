@@ -87,6 +87,37 @@ pub fn has_uprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
 }
 
+/// Which programs this kernel can preempt. It passes over a program while the same one is under way on that processor
+/// (`prog->active`, `kernel/bpf/trampoline.c`), and so what other tasks do there until the preempted one goes on. Kprobes and
+/// other tracepoints run with preemption off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preempts {
+    /// Those at system calls: from 7.2 (`trace_call_bpf_faultable`, `kernel/trace/bpf_trace.c`).
+    pub syscalls: bool,
+    /// Those at functions, by trampoline.
+    pub trampolines: bool,
+}
+
+impl Preempts {
+    /// What is true of the running kernel; `faultable`: whether it runs those at system calls with preemption on.
+    pub fn of_this_kernel(faultable: bool) -> Preempts {
+        let version = rustix::system::uname().version().to_string_lossy().into_owned();
+        let model = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
+        let preempts = is_preemptible(&version, model.as_deref());
+        Preempts { syscalls: preempts && faultable, trampolines: preempts }
+    }
+}
+
+/// Whether a kernel preempts tasks inside it, by its version text and, where it shows it, the model that was chosen at
+/// boot, in parentheses.
+fn is_preemptible(version: &str, model: Option<&str>) -> bool {
+    let chosen = model.and_then(|model| model.split_once('(')?.1.split_once(')'));
+    match chosen {
+        Some((chosen, _)) => !matches!(chosen, "none" | "voluntary"),
+        None => version.contains("PREEMPT"),
+    }
+}
+
 /// Everything that can be said without attaching.
 pub fn findings() -> Vec<Finding> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -131,4 +162,17 @@ pub fn findings() -> Vec<Finding> {
             remedy: None, // every probe has a variant without them
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_preemptible_unless_it_says_otherwise() {
+        assert!(is_preemptible("#1 SMP PREEMPT_DYNAMIC Debian 7.3.4-1", None));
+        assert!(is_preemptible("#1 SMP PREEMPT_DYNAMIC", Some("none voluntary (full) lazy \n")));
+        assert!(!is_preemptible("#1 SMP PREEMPT_DYNAMIC", Some("none (voluntary) full \n")));
+        assert!(!is_preemptible("#1 SMP Debian 5.10.0-46", None));
+    }
 }

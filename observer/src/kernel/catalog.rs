@@ -30,6 +30,8 @@ impl Variant {
 pub struct Point {
     /// The program's name in the object.
     pub program: &'static str,
+    /// The name of the second one for kernels that can preempt the first ([`super::capability::Preempts`]).
+    pub again: Option<&'static str>,
     /// The kernel function, tracepoint or system call.
     pub target: &'static str,
     /// Whether the variant works without it: a function that only some kernels have.
@@ -70,11 +72,18 @@ pub struct Probe {
 }
 
 const fn point(program: &'static str, target: &'static str) -> Point {
-    Point { program, target, optional: false }
+    Point { program, again: None, target, optional: false }
 }
 
 const fn optional(program: &'static str, target: &'static str) -> Point {
-    Point { program, target, optional: true }
+    Point { optional: true, ..point(program, target) }
+}
+
+/// A point with a second program: `point` and `optional` of one that can be preempted.
+macro_rules! twice {
+    ($make:ident($program:literal, $target:literal)) => {
+        Point { again: Some(concat!($program, "_again")), ..$make($program, $target) }
+    };
 }
 
 use Variant::Fentry;
@@ -136,14 +145,14 @@ pub const CATALOG: &[Probe] = &[
         when: When::Start,
         why: "which processes are arbiters and which of their children are workers",
         variants: &[
-            (Fentry, &[point("security_inode_unlink_fentry", "security_inode_unlink")]),
+            (Fentry, &[twice!(point("security_inode_unlink_fentry", "security_inode_unlink"))]),
             (Kprobe, &[point("security_inode_unlink_kprobe", "security_inode_unlink")]),
             (
                 Tracepoint,
                 &[
                     // Some architectures have no `unlink` call.
-                    optional("sys_enter_unlink", "sys_enter_unlink"),
-                    point("sys_enter_unlinkat", "sys_enter_unlinkat"),
+                    twice!(optional("sys_enter_unlink", "sys_enter_unlink")),
+                    twice!(point("sys_enter_unlinkat", "sys_enter_unlinkat")),
                 ],
             ),
         ],
@@ -154,13 +163,19 @@ pub const CATALOG: &[Probe] = &[
         when: When::Start,
         why: "when a worker has booted",
         variants: &[
-            (Fentry, &[point("vfs_utimes_fentry", "vfs_utimes"), point("vfs_fchmod_fentry", "vfs_fchmod")]),
+            (
+                Fentry,
+                &[
+                    twice!(point("vfs_utimes_fentry", "vfs_utimes")),
+                    twice!(point("vfs_fchmod_fentry", "vfs_fchmod")),
+                ],
+            ),
             (Kprobe, &[point("vfs_utimes_kprobe", "vfs_utimes"), point("vfs_fchmod_kprobe", "vfs_fchmod")]),
             (
                 Tracepoint,
                 &[
-                    point("sys_enter_utimensat", "sys_enter_utimensat"),
-                    point("sys_enter_fchmod", "sys_enter_fchmod"),
+                    twice!(point("sys_enter_utimensat", "sys_enter_utimensat")),
+                    twice!(point("sys_enter_fchmod", "sys_enter_fchmod")),
                 ],
             ),
         ],
@@ -171,13 +186,13 @@ pub const CATALOG: &[Probe] = &[
         when: When::Start,
         why: "which connections a worker serves",
         variants: &[
-            (Fentry, &[point("security_sock_graft_fentry", "security_sock_graft")]),
+            (Fentry, &[twice!(point("security_sock_graft_fentry", "security_sock_graft"))]),
             (Kprobe, &[point("security_sock_graft_kprobe", "security_sock_graft")]),
             (
                 Tracepoint,
                 &[
-                    optional("sys_exit_accept", "sys_exit_accept"),
-                    point("sys_exit_accept4", "sys_exit_accept4"),
+                    twice!(optional("sys_exit_accept", "sys_exit_accept")),
+                    twice!(point("sys_exit_accept4", "sys_exit_accept4")),
                 ],
             ),
         ],
@@ -191,14 +206,14 @@ pub const CATALOG: &[Probe] = &[
             (
                 Fentry,
                 &[
-                    point("inet_recvmsg_fentry", "inet_recvmsg"),
-                    point("inet_recvmsg_fexit", "inet_recvmsg"),
-                    optional("inet6_recvmsg_fentry", "inet6_recvmsg"),
-                    optional("inet6_recvmsg_fexit", "inet6_recvmsg"),
-                    point("unix_stream_recvmsg_fentry", "unix_stream_recvmsg"),
-                    point("unix_stream_recvmsg_fexit", "unix_stream_recvmsg"),
-                    optional("tcp_splice_read_fentry", "tcp_splice_read"),
-                    optional("tcp_splice_read_fexit", "tcp_splice_read"),
+                    twice!(point("inet_recvmsg_fentry", "inet_recvmsg")),
+                    twice!(point("inet_recvmsg_fexit", "inet_recvmsg")),
+                    twice!(optional("inet6_recvmsg_fentry", "inet6_recvmsg")),
+                    twice!(optional("inet6_recvmsg_fexit", "inet6_recvmsg")),
+                    twice!(point("unix_stream_recvmsg_fentry", "unix_stream_recvmsg")),
+                    twice!(point("unix_stream_recvmsg_fexit", "unix_stream_recvmsg")),
+                    twice!(optional("tcp_splice_read_fentry", "tcp_splice_read")),
+                    twice!(optional("tcp_splice_read_fexit", "tcp_splice_read")),
                 ],
             ),
             (
@@ -217,19 +232,19 @@ pub const CATALOG: &[Probe] = &[
             (
                 Tracepoint,
                 &[
-                    point("sys_enter_read", "sys_enter_read"),
-                    point("sys_exit_read", "sys_exit_read"),
-                    point("sys_enter_readv", "sys_enter_readv"),
-                    point("sys_exit_readv", "sys_exit_readv"),
-                    point("sys_enter_recvfrom", "sys_enter_recvfrom"),
-                    point("sys_exit_recvfrom", "sys_exit_recvfrom"),
-                    point("sys_enter_recvmsg", "sys_enter_recvmsg"),
-                    point("sys_exit_recvmsg", "sys_exit_recvmsg"),
-                    point("sys_enter_recvmmsg", "sys_enter_recvmmsg"),
-                    point("sys_exit_recvmmsg", "sys_exit_recvmmsg"),
+                    twice!(point("sys_enter_read", "sys_enter_read")),
+                    twice!(point("sys_exit_read", "sys_exit_read")),
+                    twice!(point("sys_enter_readv", "sys_enter_readv")),
+                    twice!(point("sys_exit_readv", "sys_exit_readv")),
+                    twice!(point("sys_enter_recvfrom", "sys_enter_recvfrom")),
+                    twice!(point("sys_exit_recvfrom", "sys_exit_recvfrom")),
+                    twice!(point("sys_enter_recvmsg", "sys_enter_recvmsg")),
+                    twice!(point("sys_exit_recvmsg", "sys_exit_recvmsg")),
+                    twice!(point("sys_enter_recvmmsg", "sys_enter_recvmmsg")),
+                    twice!(point("sys_exit_recvmmsg", "sys_exit_recvmmsg")),
                     // Either end may be the socket: with `send` it covers both directions.
-                    point("sys_enter_splice", "sys_enter_splice"),
-                    point("sys_exit_splice", "sys_exit_splice"),
+                    twice!(point("sys_enter_splice", "sys_enter_splice")),
+                    twice!(point("sys_exit_splice", "sys_exit_splice")),
                 ],
             ),
         ],
@@ -243,17 +258,17 @@ pub const CATALOG: &[Probe] = &[
             (
                 Fentry,
                 &[
-                    point("inet_sendmsg_fentry", "inet_sendmsg"),
-                    point("inet_sendmsg_fexit", "inet_sendmsg"),
-                    optional("inet6_sendmsg_fentry", "inet6_sendmsg"),
-                    optional("inet6_sendmsg_fexit", "inet6_sendmsg"),
-                    point("unix_stream_sendmsg_fentry", "unix_stream_sendmsg"),
-                    point("unix_stream_sendmsg_fexit", "unix_stream_sendmsg"),
+                    twice!(point("inet_sendmsg_fentry", "inet_sendmsg")),
+                    twice!(point("inet_sendmsg_fexit", "inet_sendmsg")),
+                    twice!(optional("inet6_sendmsg_fentry", "inet6_sendmsg")),
+                    twice!(optional("inet6_sendmsg_fexit", "inet6_sendmsg")),
+                    twice!(point("unix_stream_sendmsg_fentry", "unix_stream_sendmsg")),
+                    twice!(point("unix_stream_sendmsg_fexit", "unix_stream_sendmsg")),
                     // Gone since 6.5, where `sendfile` comes by way of `sendmsg`.
-                    optional("inet_sendpage_fentry", "inet_sendpage"),
-                    optional("inet_sendpage_fexit", "inet_sendpage"),
-                    optional("unix_stream_sendpage_fentry", "unix_stream_sendpage"),
-                    optional("unix_stream_sendpage_fexit", "unix_stream_sendpage"),
+                    twice!(optional("inet_sendpage_fentry", "inet_sendpage")),
+                    twice!(optional("inet_sendpage_fexit", "inet_sendpage")),
+                    twice!(optional("unix_stream_sendpage_fentry", "unix_stream_sendpage")),
+                    twice!(optional("unix_stream_sendpage_fexit", "unix_stream_sendpage")),
                 ],
             ),
             (
@@ -274,18 +289,18 @@ pub const CATALOG: &[Probe] = &[
             (
                 Tracepoint,
                 &[
-                    point("sys_enter_write", "sys_enter_write"),
-                    point("sys_exit_write", "sys_exit_write"),
-                    point("sys_enter_writev", "sys_enter_writev"),
-                    point("sys_exit_writev", "sys_exit_writev"),
-                    point("sys_enter_sendto", "sys_enter_sendto"),
-                    point("sys_exit_sendto", "sys_exit_sendto"),
-                    point("sys_enter_sendmsg", "sys_enter_sendmsg"),
-                    point("sys_exit_sendmsg", "sys_exit_sendmsg"),
-                    point("sys_enter_sendmmsg", "sys_enter_sendmmsg"),
-                    point("sys_exit_sendmmsg", "sys_exit_sendmmsg"),
-                    point("sys_enter_sendfile64", "sys_enter_sendfile64"),
-                    point("sys_exit_sendfile64", "sys_exit_sendfile64"),
+                    twice!(point("sys_enter_write", "sys_enter_write")),
+                    twice!(point("sys_exit_write", "sys_exit_write")),
+                    twice!(point("sys_enter_writev", "sys_enter_writev")),
+                    twice!(point("sys_exit_writev", "sys_exit_writev")),
+                    twice!(point("sys_enter_sendto", "sys_enter_sendto")),
+                    twice!(point("sys_exit_sendto", "sys_exit_sendto")),
+                    twice!(point("sys_enter_sendmsg", "sys_enter_sendmsg")),
+                    twice!(point("sys_exit_sendmsg", "sys_exit_sendmsg")),
+                    twice!(point("sys_enter_sendmmsg", "sys_enter_sendmmsg")),
+                    twice!(point("sys_exit_sendmmsg", "sys_exit_sendmmsg")),
+                    twice!(point("sys_enter_sendfile64", "sys_enter_sendfile64")),
+                    twice!(point("sys_exit_sendfile64", "sys_exit_sendfile64")),
                 ],
             ),
         ],
@@ -298,7 +313,10 @@ pub const CATALOG: &[Probe] = &[
         variants: &[
             (
                 Fentry,
-                &[point("inet_release_fentry", "inet_release"), point("unix_release_fentry", "unix_release")],
+                &[
+                    twice!(point("inet_release_fentry", "inet_release")),
+                    twice!(point("unix_release_fentry", "unix_release")),
+                ],
             ),
             (
                 Kprobe,
@@ -307,7 +325,7 @@ pub const CATALOG: &[Probe] = &[
             (
                 Tracepoint,
                 &[
-                    point("sys_enter_close", "sys_enter_close"),
+                    twice!(point("sys_enter_close", "sys_enter_close")),
                     point("inet_sock_set_state_tp_btf", "inet_sock_set_state"),
                 ],
             ),
@@ -381,6 +399,7 @@ mod tests {
             assert!(matches!(variants.len(), 1 | 3), "{}", probe.name);
             for point in probe.variants.iter().flat_map(|(_, points)| *points) {
                 assert!(programs.insert(point.program), "{}", point.program);
+                assert!(point.again.is_none_or(|again| programs.insert(again)), "{}", point.program);
             }
         }
     }

@@ -26,8 +26,8 @@ pub struct Cost {
     pub runs: u64,
     /// Time that it ran for, in nanoseconds.
     pub run_ns: u64,
-    /// How often the kernel passed it over, because it was in a `bpf()` call or in another program on that processor; from
-    /// 5.12.
+    /// How often the kernel passed it over, because it was in a `bpf()` call, or in another program or the same one, on
+    /// that processor; from 5.12.
     pub misses: Option<u64>,
 }
 
@@ -43,11 +43,12 @@ impl Costs {
         let accounting =
             enable_stats(Stats::RunTime).map_err(|error| KernelError::Accounting(error.io_error))?;
         let points = attachments.iter().flat_map(|attachment| {
-            let points = attachment.points().iter().map(|point| point.program);
-            points.map(|program| (attachment.probe.name, program))
+            let points = attachment.points().iter();
+            let programs = points.flat_map(|point| std::iter::once(point.program).chain(point.again));
+            programs.map(|program| (attachment.probe.name, program))
         });
         let programs = points.filter_map(|(probe, program)| {
-            // An optional one that this kernel has no place for is not loaded.
+            // One that this kernel has no place for, or no need of, is not loaded.
             let fd = ebpf.program(program)?.fd().ok()?.try_clone().ok()?;
             Some((probe, program, fd))
         });

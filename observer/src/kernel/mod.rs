@@ -19,7 +19,9 @@ use aya::Ebpf;
 use aya::EbpfLoader;
 
 use attach::Attachment;
+use attach::Kernel;
 use attach::Rehearsal;
+use capability::Preempts;
 use catalog::Variant;
 use clocks::Clocks;
 use costs::Costs;
@@ -166,13 +168,13 @@ pub struct Probes {
 impl Probes {
     /// Loads and attaches. Must be called inside a tokio runtime.
     pub fn start(settings: Settings) -> Result<Probes, KernelError> {
-        let (mut ebpf, btf) = load(settings)?;
+        let (mut ebpf, kernel) = load(settings)?;
         let ring = Ring::take(&mut ebpf)?;
         let maps = Maps::take(&mut ebpf)?;
         let counters = Counters::take(&mut ebpf, processors()?)?;
         let clocks = Clocks::take(&mut ebpf)?;
-        let attachments = attach::attach(&mut ebpf, &btf, settings.attach);
-        drop(btf);
+        let attachments = attach::attach(&mut ebpf, &kernel, settings.attach);
+        drop(kernel);
         return_memory();
         if let Some(unmet) = attach::unmet(&attachments) {
             let refusals =
@@ -238,17 +240,17 @@ fn return_memory() {
 
 /// Tries every variant of every probe on this kernel.
 pub fn rehearse() -> Result<Vec<Rehearsal>, KernelError> {
-    let (mut ebpf, btf) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
-    Ok(attach::rehearse(&mut ebpf, &btf))
+    let (mut ebpf, kernel) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
+    Ok(attach::rehearse(&mut ebpf, &kernel))
 }
 
-fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
+fn load(settings: Settings) -> Result<(Ebpf, Kernel), KernelError> {
     if OBJECT.is_empty() {
         return Err(KernelError::Stub);
     }
     capability::permission()?;
     capability::pid_namespace()?;
-    let Layout { offsets, facts } = layout()?;
+    let Layout { offsets, facts, faultable } = layout()?;
     capability::mount_tracefs()?;
     let btf = Btf::from_sys_fs()?;
     let (offsets, facts) = (Pod(offsets), Pod(facts));
@@ -263,7 +265,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Btf), KernelError> {
         .map_max_entries("SOCKETS", settings.connections)
         .map_max_entries("COUNTERS", u32::try_from(processors()?).unwrap_or(u32::MAX).saturating_mul(SLOTS))
         .load(OBJECT)?;
-    Ok((ebpf, btf))
+    Ok((ebpf, Kernel { btf, preempts: Preempts::of_this_kernel(faultable) }))
 }
 
 fn layout() -> Result<Layout, KernelError> {

@@ -14,6 +14,8 @@ pub struct Layout {
     pub offsets: Offsets,
     /// Other facts.
     pub facts: Facts,
+    /// Whether programs at system calls may wait for memory, and so are run with preemption on: from 7.2.
+    pub faultable: bool,
 }
 
 /// Reads every offset; those that this kernel lacks are absent.
@@ -29,6 +31,7 @@ pub fn layout(btf: &Btf) -> Layout {
             iter_iovec: btf.enumerator("ITER_IOVEC").unwrap_or(ABSENT),
             iter_ubuf: btf.enumerator("ITER_UBUF").unwrap_or(ABSENT),
         },
+        faultable: btf.has_function("trace_call_bpf_faultable"),
     }
 }
 
