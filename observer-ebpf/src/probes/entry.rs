@@ -12,7 +12,7 @@ pub trait Entry {
     /// Its `n`th argument.
     fn arg(&self, n: usize) -> Option<u64>;
 
-    /// Whether the program is the second one at its place, which has nothing to do unless the kernel passed over the first.
+    /// Whether the program is the second of two at one place: what one has noted the other leaves alone.
     fn again(&self) -> bool {
         false
     }

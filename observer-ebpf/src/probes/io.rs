@@ -64,7 +64,8 @@ pub struct Call {
     family: u16,
     /// Whether it reads.
     receives: u16,
-    zero: u32,
+    /// Whether the second of two programs noted it.
+    again: u32,
 }
 
 /// A payload of at most `N` bytes behind its record.
@@ -130,8 +131,9 @@ pub fn begin(cx: &impl Entry, stream: Stream, receives: bool, buffers: Buffers) 
     if let Some(call) = CALLS.get_ptr(thread) {
         // SAFETY: the entry is this thread's own: nobody else writes or removes it.
         let call = unsafe { &*call };
-        if cx.again() && call.sk == sk && call.buffers.base == buffers.base {
-            return None; // the first program noted it
+        // Two programs at one place run in an order that the kernel chooses.
+        if call.again != u32::from(cx.again()) && call.sk == sk && call.buffers.base == buffers.base {
+            return None; // the other program noted it
         }
         emit::lost(Drop::MissedReturn); // a thread has one call at a time, so the last one's end went by
     }
@@ -143,7 +145,8 @@ pub fn begin(cx: &impl Entry, stream: Stream, receives: bool, buffers: Buffers) 
             ready = socket::last_packet(stream);
         }
     }
-    let call = Call { sk, buffers, ready, family, receives: u16::from(receives), zero: 0 };
+    let call =
+        Call { sk, buffers, ready, family, receives: u16::from(receives), again: u32::from(cx.again()) };
     if CALLS.insert(thread, call, 0).is_err() {
         emit::lost(Drop::CallsFull);
     }

@@ -20,9 +20,10 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static WATCHED: HashMap<u32, Watch> = HashMap::with_max_entries(16_384, 0);
 
-/// Worker slots that were made and not yet forked for, by thread: an arbiter makes one before each fork.
+/// Worker slots that were made and not yet forked for, by thread: an arbiter makes one before each fork. The value says
+/// whether the second of two programs noted it.
 #[map]
-pub static SLOTS: HashMap<u64, u64> = HashMap::with_max_entries(1_024, 0);
+pub static SLOTS: HashMap<u64, u32> = HashMap::with_max_entries(1_024, 0);
 
 /// Sockets that watched processes use, by address; the loader sets its size (`--max-connections`). When it is full
 /// the one idle longest goes, as in the observer: idle connections do not keep busy ones out, nor do Unix sockets

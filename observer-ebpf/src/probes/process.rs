@@ -178,10 +178,12 @@ pub fn unlinked_path(cx: &impl Entry, n: usize) -> Option<()> {
 /// The running thread made a worker slot: it is an arbiter, and its next fork is a worker.
 #[inline(always)]
 fn slotted(cx: &impl Entry, inode: Option<u64>) -> Option<()> {
-    if cx.again() && SLOTS.get_ptr(filter::current()).is_some() {
-        return None; // the first program noted it
+    let (thread, again) = (filter::current(), u32::from(cx.again()));
+    // SAFETY: the entry is this thread's own: nobody else writes or removes it.
+    if unsafe { SLOTS.get(thread) }.is_some_and(|by| *by != again) {
+        return None; // the other of two programs noted it
     }
-    if SLOTS.insert(filter::current(), emit::now(), 0).is_err() {
+    if SLOTS.insert(thread, again, 0).is_err() {
         emit::lost(Drop::WatchedFull);
     }
     if filter::watched().is_none() {

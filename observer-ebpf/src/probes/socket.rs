@@ -71,7 +71,7 @@ pub fn accepted_sock(sk: u64) -> Option<()> {
         // SAFETY: a live map value.
         let Socket { conn, received, sent, .. } = unsafe { *socket };
         if received == 0 && sent == 0 && emit::now() < conn.born.saturating_add(JUST_NOW) {
-            return None; // by the first of two programs
+            return None; // the other of two programs noted it
         }
     }
     open(stream(sk)?, 1).map(|_| ())
