@@ -66,6 +66,8 @@ pub struct Pipeline {
     wall: WallOffset,
     /// When the last record was made.
     read_to: KernelTime,
+    /// Every record up to this time was read.
+    all_read: KernelTime,
     /// Whether a process served that is not known, and when to look for such processes at the earliest.
     stranger: bool,
     next_look: KernelTime,
@@ -85,6 +87,7 @@ impl Pipeline {
             meters: Meters::new(origin.meter_period_ns),
             wall: origin.wall,
             read_to: KernelTime::default(),
+            all_read: KernelTime::default(),
             stranger: false,
             next_look: KernelTime::default(),
             next_queues: KernelTime::default(),
@@ -106,12 +109,15 @@ impl Pipeline {
                 self.sampled(samples, outputs);
                 self.looked(samples.at, &samples.queues);
                 let living = samples.processes.iter().map(|sample| sample.key).collect();
-                self.model.alive(&living, &mut self.changes);
+                self.model.alive(samples.at, &living, self.all_read, &mut self.changes);
             }
             Input::Queues { at, queues } => self.looked(*at, queues),
             Input::Imports { process, imports } => self.model.recognised(*process, imports.as_ref()),
             Input::Tick { at, wall } => {
                 self.wall = *wall;
+                if *at > self.read_to {
+                    self.all_read = *at; // else the reader is behind
+                }
                 self.model.tick(*at, *wall, &mut self.changes);
                 if std::mem::take(&mut self.stranger) && *at >= self.next_look {
                     self.next_look = KernelTime(at.0.saturating_add(LOOK_INTERVAL_NS));

@@ -112,8 +112,8 @@ struct Process {
     orphaned: bool,
     /// Why it is not reported, if it is not.
     quiet: Option<Quiet>,
-    /// It was not there when it was looked for.
-    missing: bool,
+    /// Since when it is not there when it is looked for.
+    missing: Option<KernelTime>,
     start: Option<Open>,
     exit: Option<Open>,
     stuck: Option<Open>,
@@ -337,15 +337,22 @@ impl Model {
         self.processes.get(&pid).is_some_and(|process| process.quiet.is_some())
     }
 
-    /// Processes that still live, of those that [`Model::instances`] names. One that is missing twice has ended: its
-    /// record was lost. Once is not enough, since records of its last requests may be on their way.
-    pub fn alive(&mut self, living: &BTreeSet<ProcessKey>, changes: &mut Vec<Change>) {
+    /// Processes that lived `at` this time, of those that [`Model::instances`] names. One that is missing twice has ended, if
+    /// all records of the time between were `read`: its own was lost. Until then those of its last requests may be on
+    /// their way.
+    pub fn alive(
+        &mut self,
+        at: KernelTime,
+        living: &BTreeSet<ProcessKey>,
+        read: KernelTime,
+        changes: &mut Vec<Change>,
+    ) {
         let mut ended = Vec::new();
         let reported = |process: &&mut Process| process.instance.is_some() && process.quiet.is_none();
         for process in self.processes.values_mut().filter(reported) {
             if living.contains(&process.key) {
-                process.missing = false;
-            } else if std::mem::replace(&mut process.missing, true) {
+                process.missing = None;
+            } else if read > *process.missing.get_or_insert(at) {
                 ended.push(process.key.pid);
             }
         }
@@ -467,7 +474,7 @@ impl Process {
             instead_of: None,
             orphaned: false,
             quiet: None,
-            missing: false,
+            missing: None,
             start: None,
             exit: None,
             stuck: None,
