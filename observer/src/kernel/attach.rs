@@ -79,7 +79,7 @@ impl Kernel {
         let preempted = match point.kind() {
             ProgramKind::Syscall => self.preempts.syscalls,
             ProgramKind::Fentry | ProgramKind::Fexit => self.preempts.trampolines,
-            _ => false,
+            ProgramKind::Kprobe | ProgramKind::Kretprobe | ProgramKind::TpBtf | ProgramKind::Uprobe => false,
         };
         std::iter::once(point.program).chain(point.again.filter(|_| preempted))
     }
