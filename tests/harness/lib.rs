@@ -6,6 +6,7 @@ pub mod collector; // a recording SkyWalking collector
 pub mod container; // a gunicorn in namespaces and a root of its own
 pub mod dashboard; // the files of deploy/oap
 pub mod gunicorn; // a real gunicorn, its workers and its own counts
+pub mod hostile; // bytes of any kind, for fuzzing
 pub mod life; // roles and ends of processes in the observer's lines
 pub mod meters; // what was printed of an instance's meters
 pub mod oap; // a real OAP server, and the questions to ask it

@@ -11,6 +11,7 @@ use observer::pipeline::input::Origin;
 use observer::pipeline::output::Output;
 use observer::pipeline::tape;
 use observer::report::convert;
+use observer::trace::rules::Chosen;
 use observer_ebpf::record::Closed;
 use observer_ebpf::record::Conn;
 use observer_ebpf::record::Header;
@@ -84,13 +85,25 @@ impl Recorded {
 
     /// A pipeline that has seen what comes before.
     pub fn play(&self) -> Playing<'_> {
-        let mut pipeline = Pipeline::new(&self.origin);
+        let pipeline = self.pipeline(&self.origin);
+        let (outputs, entry, encoded) = (Vec::new(), Vec::new(), Vec::new());
+        Playing { recorded: self, pipeline, outputs, entry, encoded, repetitions: 0 }
+    }
+
+    /// The same with other rules, and the header of the first record that comes next.
+    pub fn started(&self, chosen: Chosen) -> (Pipeline, Header) {
+        let first = self.traffic.first().and_then(|record| wire::read::<Header>(record));
+        let Some(first) = first else { panic!("a tape without traffic") };
+        (self.pipeline(&Origin { chosen, ..self.origin.clone() }), first)
+    }
+
+    fn pipeline(&self, origin: &Origin) -> Pipeline {
+        let mut pipeline = Pipeline::new(origin);
         let mut outputs = Vec::new();
         for input in &self.before {
             pipeline.step(input, &mut outputs);
         }
-        outputs.clear();
-        Playing { recorded: self, pipeline, outputs, entry: Vec::new(), encoded: Vec::new(), repetitions: 0 }
+        pipeline
     }
 }
 

@@ -1,0 +1,162 @@
+//! Bytes of any kind as what a worker reads and writes, or as what stands on the ring: for `cargo fuzz`, and for its corpus
+//! in every run of the tests.
+#![expect(clippy::panic, reason = "the harness ends a test by panicking")]
+
+use observer::pipeline::Pipeline;
+use observer::pipeline::output::Output;
+use observer::report::convert;
+use observer::stats::Reason;
+use observer::trace::rules::Chosen;
+use observer_ebpf::record::AF_INET;
+use observer_ebpf::record::Closed;
+use observer_ebpf::record::Conn;
+use observer_ebpf::record::Header;
+use observer_ebpf::record::Kind;
+use observer_ebpf::record::Moved;
+use observer_ebpf::record::Opened;
+use observer_ebpf::wire;
+
+use crate::recorded::Recorded;
+
+/// Between two records, in nanoseconds.
+const STEP: u64 = 1_000;
+/// What is asked and answered when all is over.
+const ASKED: &[u8] = b"GET /after HTTP/1.1\r\nHost: a\r\n\r\n";
+const ANSWERED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Bits of the byte that an operation of [`conversation`] begins with; the next one is how many bytes follow.
+mod op {
+    /// The worker writes; else it reads.
+    pub(super) const WRITES: u8 = 1;
+    /// The bytes are not copied, and there are 64 times as many.
+    pub(super) const HOLE: u8 = 2;
+    /// On a new connection.
+    pub(super) const ANEW: u8 = 4;
+    /// A call before went by unseen.
+    pub(super) const SKIPS: u8 = 8;
+}
+
+/// A worker, known to a pipeline that shows all it can, and what is said on its connections.
+struct Talk {
+    pipeline: Pipeline,
+    outputs: Vec<Output>,
+    worker: Header,
+    conn: Conn,
+    offsets: [u64; 2],
+}
+
+impl Talk {
+    fn begin(recorded: &Recorded) -> Self {
+        let chosen =
+            Chosen { params: true, w3c: true, redaction: "*secret*".to_owned(), ..Chosen::default() };
+        let (pipeline, worker) = recorded.started(chosen);
+        let conn = Conn { sock: 1, born: worker.at };
+        Self { pipeline, outputs: Vec::new(), worker, conn, offsets: [0; 2] }
+    }
+
+    fn header(&mut self, kind: Kind, len: usize) -> Header {
+        self.worker.at += STEP;
+        let len = u32::try_from(len).unwrap_or_default();
+        Header { kind: kind as u16, len, ..self.worker }
+    }
+
+    fn open(&mut self) {
+        let header = self.header(Kind::Opened, 0);
+        (self.conn.born, self.offsets) = (header.at, [0; 2]);
+        let (conn, ready) = (self.conn, header.at);
+        self.record(wire::bytes(&Opened {
+            header,
+            conn,
+            ready,
+            family: AF_INET,
+            accepted: 1,
+            local_port: 8000,
+            peer_port: 40_000,
+            local: [127; 16],
+            peer: [127; 16],
+            netns: 1,
+            zero: 0,
+        }));
+    }
+
+    fn close(&mut self) {
+        let header = self.header(Kind::Closed, 0);
+        let conn = self.conn;
+        self.record(wire::bytes(&Closed { header, conn }));
+    }
+
+    /// `size` bytes move, of which these were copied.
+    fn moved(&mut self, writes: bool, bytes: &[u8], size: u32) {
+        let header = self.header(if writes { Kind::Sent } else { Kind::Received }, bytes.len());
+        let offset = self.offsets.get_mut(usize::from(writes)).map_or(0, |offset| {
+            *offset += u64::from(size);
+            *offset - u64::from(size)
+        });
+        let moved = Moved { header, conn: self.conn, offset, ready: header.at, size, zero: 0 };
+        self.record(&[wire::bytes(&moved), bytes].concat());
+    }
+
+    fn record(&mut self, entry: &[u8]) {
+        self.pipeline.step_record(entry, &mut self.outputs);
+    }
+
+    /// Segments so far, each of which can be encoded.
+    fn segments(&mut self) -> Vec<String> {
+        let segments = self.outputs.drain(..).filter_map(|output| {
+            if let Output::Segment(segment) = output { Some(convert::segment(&segment)) } else { None }
+        });
+        segments.flat_map(|segment| segment.spans).map(|span| span.operation_name).collect()
+    }
+}
+
+/// The operations that `data` stands for happen on connections of one worker. Whatever they are, no parser panics, and the
+/// next request on a new connection is reported as ever.
+pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
+    let mut talk = Talk::begin(recorded);
+    talk.open();
+    while let [op, len, rest @ ..] = data {
+        if op & op::ANEW != 0 {
+            talk.close();
+            talk.open();
+        }
+        let writes = op & op::WRITES != 0;
+        if op & op::SKIPS != 0
+            && let Some(offset) = talk.offsets.get_mut(usize::from(writes))
+        {
+            *offset += u64::from(*len);
+        }
+        if op & op::HOLE != 0 {
+            talk.moved(writes, &[], u32::from(*len) * 64);
+            data = rest;
+        } else {
+            let (bytes, rest) = rest.split_at(usize::from(*len).min(rest.len()));
+            talk.moved(writes, bytes, u32::try_from(bytes.len()).unwrap_or_default());
+            data = rest;
+        }
+    }
+    talk.close();
+    talk.segments();
+    talk.open();
+    talk.moved(false, ASKED, u32::try_from(ASKED.len()).unwrap_or_default());
+    talk.moved(true, ANSWERED, u32::try_from(ANSWERED.len()).unwrap_or_default());
+    assert_eq!(talk.segments(), ["/after"], "the next request is right");
+    no_panic(&talk.pipeline);
+}
+
+/// `data` stands on the ring: entries, each behind a byte that says how long it is.
+pub fn records(recorded: &Recorded, mut data: &[u8]) {
+    let mut talk = Talk::begin(recorded);
+    while let [len, rest @ ..] = data {
+        let (entry, rest) = rest.split_at(usize::from(*len).min(rest.len()));
+        talk.record(entry);
+        data = rest;
+    }
+    talk.segments();
+    no_panic(&talk.pipeline);
+}
+
+fn no_panic(pipeline: &Pipeline) {
+    if pipeline.drops().get(Reason::ParserPanic) != 0 {
+        panic!("a parser panicked");
+    }
+}
