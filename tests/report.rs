@@ -150,7 +150,7 @@ async fn segments_and_meters_arrive_as_they_were() {
 fn a_segment_of_any_length_is_the_bytes_of_its_message() {
     for length in [0, 1, 100, 127, 128, 300, 16_300, 16_384, 70_000] {
         let mut segment = sample::segment(&sample::worker("demo", 9), "a", 1000);
-        segment.spans[0].tags[1].1 = "x".repeat(length);
+        segment.spans[0].tags[1].1 = "x".repeat(length).into();
         let mut bytes = Vec::new();
         encode::segment(&segment, &mut bytes);
         let message = v3::SegmentObject::decode(&*bytes).expect("a message");

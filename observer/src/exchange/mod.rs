@@ -10,6 +10,7 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Connections;
 use crate::stream::Displaced;
+use compact_str::CompactString;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
 use observer_ebpf::record::AF_UNIX;
@@ -84,15 +85,15 @@ pub struct Exchange {
     /// Whom a proxy in front named as its client.
     pub client: Option<SocketAddr>,
     /// Upper-case method as sent.
-    pub method: String,
+    pub method: CompactString,
     /// Request target as sent: path and query, or an absolute URL.
-    pub target: String,
+    pub target: CompactString,
     /// `Host` header.
-    pub host: Option<String>,
+    pub host: Option<CompactString>,
     /// `sw8` header.
-    pub sw8: Option<String>,
+    pub sw8: Option<CompactString>,
     /// `traceparent` header.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
     /// When the request's first byte was ready to be read; `None` when not known.

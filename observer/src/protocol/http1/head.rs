@@ -1,6 +1,8 @@
 //! HTTP/1 heads: what a request line, a status line and the headers we need say.
 use std::net::SocketAddr;
 
+use compact_str::CompactString;
+
 use super::Fault;
 use super::body::Body;
 use super::proxy;
@@ -20,15 +22,15 @@ const TEXT_LIMIT: usize = 8_190;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// As sent.
-    pub method: String,
+    pub method: CompactString,
     /// As sent: path and query, an absolute URL, `*`, or host and port.
-    pub target: String,
+    pub target: CompactString,
     /// `Host` header.
-    pub host: Option<String>,
+    pub host: Option<CompactString>,
     /// `sw8` header.
-    pub sw8: Option<String>,
+    pub sw8: Option<CompactString>,
     /// `traceparent` header.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<CompactString>,
 }
 
 /// A response's head.
@@ -361,10 +363,15 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..TEXT_LIMIT).unwrap_or(bytes));
-    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return text.into_owned(); // as nearly all are
+fn text(bytes: &[u8]) -> CompactString {
+    let bytes = bytes.get(..TEXT_LIMIT).unwrap_or(bytes);
+    if bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && let Ok(text) = str::from_utf8(bytes)
+    {
+        return text.into(); // as nearly all are
     }
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
 }
