@@ -111,8 +111,8 @@ pub trait Side {
     fn resumes(bytes: &[u8]) -> bool;
     /// What a first line that is [`Line::Good`] says without its headers, where that is worth telling.
     fn without_headers(line: &[u8]) -> Option<Self::Head>;
-    /// Reads a first line that is [`Line::Good`] and the headers after it.
-    fn head(line: &[u8], headers: &[u8], context: Self::Context) -> Option<(Self::Head, Then)>;
+    /// What a first line that is [`Line::Good`] says with the headers after it.
+    fn head(line: &[u8], fields: &Fields<'_>, context: Self::Context) -> Option<(Self::Head, Then)>;
 }
 
 /// The side that asks.
@@ -164,10 +164,9 @@ impl Side for Request {
         None // a missing header could have been the caller's trace
     }
 
-    fn head(line: &[u8], headers: &[u8], _: ()) -> Option<(RequestHead, Then)> {
+    fn head(line: &[u8], fields: &Fields<'_>, _: ()) -> Option<(RequestHead, Then)> {
         let (method, target, _) = request_line(line)?;
-        let fields = Fields::read(headers);
-        let then = match &fields {
+        let then = match fields {
             _ if method == b"CONNECT" => Then::Tunnel,
             Fields { unclear: true, .. } | Fields { coding: Coding::Other, .. } => Then::Fault(Fault::Gap),
             Fields { coding: Coding::Chunked, .. } => Then::Body(Body::chunked()),
@@ -214,10 +213,9 @@ impl Side for Response {
         Some(ResponseHead { status, last: false })
     }
 
-    fn head(line: &[u8], headers: &[u8], asked: Asked) -> Option<(ResponseHead, Then)> {
+    fn head(line: &[u8], fields: &Fields<'_>, asked: Asked) -> Option<(ResponseHead, Then)> {
         let (minor, status) = status_line(line)?;
-        let fields = Fields::read(headers);
-        let then = match (status, asked, &fields) {
+        let then = match (status, asked, fields) {
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
             (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
@@ -250,7 +248,7 @@ enum Coding {
 
 /// The headers we need.
 #[derive(Default)]
-struct Fields<'a> {
+pub struct Fields<'a> {
     length: Length,
     coding: Coding,
     host: Option<&'a [u8]>,
@@ -263,7 +261,14 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(bytes: &'a [u8]) -> Fields<'a> {
+    /// Reads headers with the blank line after them; whatever else they are, they are unclear.
+    pub fn read(bytes: &'a [u8]) -> Fields<'a> {
+        let unclear = || Fields { unclear: true, ..Fields::default() };
+        Fields::at_front(bytes).map_or_else(unclear, |(fields, _)| fields)
+    }
+
+    /// Reads headers at the front of `bytes`, and says how many bytes they take with the blank line after them.
+    pub fn at_front(bytes: &'a [u8]) -> Option<(Fields<'a>, usize)> {
         let mut room = [httparse::EMPTY_HEADER; FEW_HEADERS];
         match httparse::parse_headers(bytes, &mut room) {
             Err(httparse::Error::TooManyHeaders) => {
@@ -274,17 +279,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn of(parsed: httparse::Result<(usize, &[httparse::Header<'a>])>) -> Fields<'a> {
+    fn of(parsed: httparse::Result<(usize, &[httparse::Header<'a>])>) -> Option<(Fields<'a>, usize)> {
+        let Ok(httparse::Status::Complete((len, headers))) = parsed else { return None };
         let mut fields = Fields::default();
-        match parsed {
-            Ok(httparse::Status::Complete((_, headers))) => {
-                for header in headers.iter() {
-                    fields.take(header.name, header.value);
-                }
-            }
-            Ok(httparse::Status::Partial) | Err(_) => fields.unclear = true,
+        for header in headers {
+            fields.take(header.name, header.value);
         }
-        fields
+        Some((fields, len))
     }
 
     fn take(&mut self, name: &str, value: &'a [u8]) {
