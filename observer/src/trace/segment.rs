@@ -91,7 +91,7 @@ impl Segments {
                 }
             },
         };
-        if !rules.takes(exchange.start, self.sampled.entry(instance.process).or_default()) {
+        if !rules.takes(exchange.start, || self.sampled.entry(instance.process).or_default()) {
             self.omissions.count(Omission::NotSampled);
             return None;
         }
