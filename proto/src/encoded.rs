@@ -1,5 +1,7 @@
 //! Segments that are bytes already, sent as the generated client sends its messages.
 
+use std::sync::Arc;
+
 use prost::bytes::BufMut as _;
 use tonic::Request;
 use tonic::Response;
@@ -26,7 +28,7 @@ use crate::v3::Commands;
 /// What the generated client's method would give.
 pub async fn collect<T>(
     channel: T,
-    segments: Request<impl Stream<Item = Vec<u8>> + Send + 'static>,
+    segments: Request<impl Stream<Item = Arc<[u8]>> + Send + 'static>,
 ) -> Result<Response<Commands>, Status>
 where
     T: GrpcService<Body>,
@@ -46,7 +48,7 @@ where
 struct Encoded;
 
 impl Codec for Encoded {
-    type Encode = Vec<u8>;
+    type Encode = Arc<[u8]>;
     type Decode = Commands;
     type Encoder = Encoded;
     type Decoder = ProstDecoder<Commands>;
@@ -61,10 +63,10 @@ impl Codec for Encoded {
 }
 
 impl Encoder for Encoded {
-    type Item = Vec<u8>;
+    type Item = Arc<[u8]>;
     type Error = Status;
 
-    fn encode(&mut self, segment: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+    fn encode(&mut self, segment: Arc<[u8]>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         out.put_slice(&segment);
         Ok(())
     }
