@@ -73,8 +73,14 @@ fn number(out: &mut Vec<u8>, field: u8, number: i64) {
 
 fn text(out: &mut Vec<u8>, field: u8, text: &str) {
     if !text.is_empty() {
-        out.push(field << 3 | LENGTH_AND_BYTES);
-        varint(out, text.len() as u64);
+        let field = field << 3 | LENGTH_AND_BYTES;
+        match u8::try_from(text.len()) {
+            Ok(len @ 0..0x80) => out.extend_from_slice(&[field, len]), // as nearly all are
+            _ => {
+                out.push(field);
+                varint(out, text.len() as u64);
+            }
+        }
         out.extend_from_slice(text.as_bytes());
     }
 }

@@ -77,7 +77,8 @@ impl Segments {
         if !Arc::ptr_eq(facts, master) {
             (*facts, *rules) = (Arc::clone(master), Rules::new(&self.chosen, master));
         }
-        if let Some(why) = rules.ignores(&exchange.method, Target::of(&exchange.target).operation()) {
+        let target = Target::of(&exchange.target);
+        if let Some(why) = rules.ignores(&exchange.method, target.operation()) {
             self.omissions.count(why);
             return None;
         }
@@ -95,7 +96,7 @@ impl Segments {
             self.omissions.count(Omission::NotSampled);
             return None;
         }
-        let span = span::entry(exchange, *framework, rules, wall, refs);
+        let span = span::entry(exchange, &target, *framework, rules, wall, refs);
         // Drawn for every segment, so that a caller's trace does not shift the identifiers after it.
         let (own_trace, segment_id) = (self.id(), self.id());
         let w3c = exchange.traceparent.as_deref().and_then(w3c::trace_id).filter(|_| self.chosen.w3c);

@@ -52,18 +52,18 @@ fn peer(exchange: &Exchange, framework: Framework) -> CompactString {
 /// The most tags that a span has.
 const TAGS: usize = 10;
 
-/// The entry span of a request, as the root of its segment.
-pub fn entry(
+/// The entry span of a request for `target`, as the root of its segment.
+pub(super) fn entry(
     exchange: &Exchange,
+    target: &Target<'_>,
     framework: Framework,
     rules: &Rules,
     wall: WallOffset,
     refs: Vec<Reference>,
 ) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
-    let target = Target::of(&exchange.target);
     let mut tags = Vec::with_capacity(TAGS);
-    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, &target))]);
+    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, target))]);
     if rules.shows_params(framework) {
         let (_, query) = exchange.target.split_once('?').unwrap_or_default();
         let query = query.split('#').next().unwrap_or_default();
@@ -208,7 +208,14 @@ pub(super) mod tests {
         let chosen =
             Chosen { params: true, redaction: "c".into(), only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { target: "/a?b=1&c=2#d".into(), ..exchange() };
-        let span = entry(&exchange, Framework::Bottle, &rules(chosen), WallOffset(0), Vec::new());
+        let span = entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Bottle,
+            &rules(chosen),
+            WallOffset(0),
+            Vec::new(),
+        );
         let names: Vec<_> = span.tags.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["http.method", "http.url", "http.params", "http.status_code"]);
         assert_eq!(span.tags[2].1, "b=[1]\nc=[***]");
@@ -218,7 +225,14 @@ pub(super) mod tests {
     fn span(change: impl FnOnce(&mut Exchange)) -> Span {
         let mut exchange = exchange();
         change(&mut exchange);
-        entry(&exchange, Framework::Python, &rules(Chosen::default()), WallOffset(1_000_000_000), Vec::new())
+        entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Python,
+            &rules(Chosen::default()),
+            WallOffset(1_000_000_000),
+            Vec::new(),
+        )
     }
 
     fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (CompactString, CompactString) {
@@ -233,7 +247,14 @@ pub(super) mod tests {
     fn has_the_agents_fields_and_tag_order() {
         let chosen = Chosen { only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { traceparent: Some(W3C.into()), ..exchange() };
-        let span = entry(&exchange, Framework::Python, &rules(chosen), WallOffset(1_000_000_000), Vec::new());
+        let span = entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Python,
+            &rules(chosen),
+            WallOffset(1_000_000_000),
+            Vec::new(),
+        );
         assert_eq!((span.id, span.parent, span.start_ms, span.end_ms), (0, -1, 1005, 1009));
         assert_eq!((span.operation.as_str(), span.peer.as_str()), ("/a/b", "10.0.0.9:40000"));
         assert_eq!((span.component, span.is_error, span.queue_wait_ns), (7000, false, Some(1_500_000)));
@@ -271,7 +292,14 @@ pub(super) mod tests {
     fn a_framework_has_its_component_and_its_peer() {
         let span = |ends: Ends, framework| {
             let exchange = Exchange { ends, ..exchange() };
-            let span = entry(&exchange, framework, &rules(Chosen::default()), WallOffset(0), Vec::new());
+            let span = entry(
+                &exchange,
+                &Target::of(&exchange.target),
+                framework,
+                &rules(Chosen::default()),
+                WallOffset(0),
+                Vec::new(),
+            );
             (span.component, span.peer)
         };
         let tcp = || exchange().ends;

@@ -82,9 +82,9 @@ pub enum Then {
 
 /// What a first line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// The line that it should be.
-    Good,
+pub enum Line<F> {
+    /// The line that it should be, with what it says.
+    Good(F),
     /// A line of a proxy in front, with its client; the head begins after it.
     Proxied(Option<SocketAddr>),
     /// Another protocol, or nothing known.
@@ -95,6 +95,8 @@ pub enum Line {
 pub trait Side {
     /// Its head.
     type Head;
+    /// What its first line says.
+    type First<'a>: Copy;
     /// What the parser has to be told when a head is complete.
     type Context: Copy;
     /// Whether empty lines may come before a message.
@@ -106,13 +108,13 @@ pub trait Side {
     /// Whether a message can begin with this byte.
     fn opens(byte: u8) -> bool;
     /// Judges a first line, without its line end; `first` of the connection.
-    fn line(line: &[u8], first: bool) -> Line;
+    fn line(line: &[u8], first: bool) -> Line<Self::First<'_>>;
     /// Whether `bytes` begin with a first line that is there as far as it matters.
     fn resumes(bytes: &[u8]) -> bool;
     /// What a first line that is [`Line::Good`] says without its headers, where that is worth telling.
     fn without_headers(line: &[u8]) -> Option<Self::Head>;
-    /// What a first line that is [`Line::Good`] says with the headers after it.
-    fn head(line: &[u8], fields: &Fields<'_>, context: Self::Context) -> Option<(Self::Head, Then)>;
+    /// What a first line says with the headers after it.
+    fn head(first: Self::First<'_>, fields: &Fields<'_>, context: Self::Context) -> (Self::Head, Then);
 }
 
 /// The side that asks.
@@ -125,6 +127,8 @@ pub struct Response;
 
 impl Side for Request {
     type Head = RequestHead;
+    /// Method and target.
+    type First<'a> = (&'a [u8], &'a [u8]);
     type Context = ();
     const BLANK_LINES: bool = true;
     const PROXIED: bool = true;
@@ -143,12 +147,12 @@ impl Side for Request {
         is_token(byte)
     }
 
-    fn line(line: &[u8], first: bool) -> Line {
+    fn line(line: &[u8], first: bool) -> Line<(&[u8], &[u8])> {
         if first && proxy::is_line(line) {
             return Line::Proxied(proxy::client(line));
         }
         match request_line(line) {
-            Some((_, _, version)) if is_http1(version) => Line::Good,
+            Some((method, target, version)) if is_http1(version) => Line::Good((method, target)),
             Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Http2),
             _ => Line::Bad(Fault::NotHttp),
         }
@@ -164,8 +168,7 @@ impl Side for Request {
         None // a missing header could have been the caller's trace
     }
 
-    fn head(line: &[u8], fields: &Fields<'_>, _: ()) -> Option<(RequestHead, Then)> {
-        let (method, target, _) = request_line(line)?;
+    fn head((method, target): (&[u8], &[u8]), fields: &Fields<'_>, _: ()) -> (RequestHead, Then) {
         let then = match fields {
             _ if method == b"CONNECT" => Then::Tunnel,
             Fields { unclear: true, .. } | Fields { coding: Coding::Other, .. } => Then::Fault(Fault::Gap),
@@ -181,12 +184,14 @@ impl Side for Request {
             sw8: fields.sw8.map(text),
             traceparent: fields.traceparent.map(text),
         };
-        Some((head, then))
+        (head, then)
     }
 }
 
 impl Side for Response {
     type Head = ResponseHead;
+    /// Minor version (a digit) and status.
+    type First<'a> = (u8, u16);
     type Context = Asked;
     const BLANK_LINES: bool = false;
     const PROXIED: bool = false;
@@ -199,8 +204,8 @@ impl Side for Response {
         byte == b'H'
     }
 
-    fn line(line: &[u8], _: bool) -> Line {
-        if status_line(line).is_some() { Line::Good } else { Line::Bad(Fault::Gap) }
+    fn line(line: &[u8], _: bool) -> Line<(u8, u16)> {
+        status_line(line).map_or(Line::Bad(Fault::Gap), Line::Good)
     }
 
     fn resumes(bytes: &[u8]) -> bool {
@@ -213,8 +218,7 @@ impl Side for Response {
         Some(ResponseHead { status, last: false })
     }
 
-    fn head(line: &[u8], fields: &Fields<'_>, asked: Asked) -> Option<(ResponseHead, Then)> {
-        let (minor, status) = status_line(line)?;
+    fn head((minor, status): (u8, u16), fields: &Fields<'_>, asked: Asked) -> (ResponseHead, Then) {
         let then = match (status, asked, fields) {
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
@@ -226,7 +230,7 @@ impl Side for Response {
             (_, _, Fields { length: Length::Bytes(len), .. }) => Then::Body(Body::Length(*len)),
             (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
         };
-        Some((ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then))
+        (ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then)
     }
 }
 

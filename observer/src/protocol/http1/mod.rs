@@ -245,15 +245,11 @@ impl<S: Side> Parser<S> {
             return None;
         }
         let (line, rest) = bytes.split_at_checked(memchr(b'\n', bytes)? + 1)?;
-        let first = without_end(line);
-        if S::line(first, self.fresh) != Line::Good {
-            return None;
-        }
+        let Line::Good(first) = S::line(without_end(line), self.fresh) else { return None };
         let (fields, len) = Fields::at_front(rest).filter(|(_, len)| line.len() + len <= HEAD_LIMIT)?;
-        let told = S::head(first, &fields, context);
         self.fresh = false;
         piece.skip((line.len() + len) as u64);
-        Some(self.tell(told))
+        Some(self.tell(S::head(first, &fields, context)))
     }
 
     /// Adds up to the end of the present line to the head.
@@ -283,7 +279,7 @@ impl<S: Side> Parser<S> {
         let line = without_end(line);
         let Some(first_line) = self.first_line else {
             return match S::line(line, std::mem::take(&mut self.fresh)) {
-                Line::Good => {
+                Line::Good(_) => {
                     self.first_line = Some(line.len());
                     self.line = self.head.len();
                     None
@@ -302,13 +298,15 @@ impl<S: Side> Parser<S> {
         let (first, rest) = self.head.split_at_checked(first_line)?;
         let headers = rest.strip_prefix(b"\r").unwrap_or(rest);
         let headers = headers.strip_prefix(b"\n").unwrap_or(headers);
+        let Line::Good(first) = S::line(first, false) else {
+            return Some(self.fail(S::garbage(b'\n', false)));
+        };
         let told = S::head(first, &Fields::read(headers), context);
         Some(self.tell(told))
     }
 
     /// A head is complete.
-    fn tell(&mut self, told: Option<(S::Head, Then)>) -> Event<S::Head> {
-        let Some((head, then)) = told else { return self.fail(S::garbage(b'\n', false)) };
+    fn tell(&mut self, (head, then): (S::Head, Then)) -> Event<S::Head> {
         self.set_aside(match then {
             Then::End => State::Ended { tunnel: false },
             Then::Tunnel => State::Ended { tunnel: true },
