@@ -342,6 +342,9 @@ impl Connection {
         self.read += 1;
         self.reading = Some(self.read);
         let Began { pid, tid, at, ready, bytes } = self.began;
+        if self.waiting.is_empty() {
+            self.waiting.reserve_exact(1); // as nearly all do, it waits alone; four would take more than the rest of this
+        }
         self.waiting.push_back(Waiting {
             number: self.read,
             told: false,
