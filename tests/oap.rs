@@ -36,8 +36,8 @@ fn with_exit(mut segment: Segment) -> Segment {
     exit.parent = 0;
     exit.refs.clear();
     exit.kind = SpanKind::Exit;
-    exit.operation = "/downstream".to_owned();
-    exit.peer = "10.0.0.9:80".to_owned();
+    exit.operation = "/downstream".into();
+    exit.peer = "10.0.0.9:80".into();
     exit.component = 7002;
     segment.spans.insert(0, exit);
     segment
@@ -45,8 +45,8 @@ fn with_exit(mut segment: Segment) -> Segment {
 
 fn failed(mut segment: Segment) -> Segment {
     segment.spans[0].is_error = true;
-    segment.spans[0].operation = "/fail".to_owned();
-    segment.spans[0].tags[2].1 = "500".to_owned();
+    segment.spans[0].operation = "/fail".into();
+    segment.spans[0].tags[2].1 = "500".into();
     segment
 }
 
@@ -163,10 +163,7 @@ fn check_metrics(server: &Server, workers: &[Instance; 2]) {
         let endpoints = server.endpoints(SERVICE);
         (endpoints.len() == 2).then_some(endpoints)
     });
-    assert!(
-        endpoints.contains(&"/hello".to_owned()) && endpoints.contains(&"/fail".to_owned()),
-        "{endpoints:?}"
-    );
+    assert!(endpoints.contains(&"/hello".to_owned()) && endpoints.contains(&"/fail".into()), "{endpoints:?}");
     assert!(server.metric("service_resp_time", Entity::Service(SERVICE)).iter().all(|ms| *ms == 20));
     let sla = server.metric("service_sla", Entity::Service(SERVICE));
     assert!(sla.iter().any(|sla| (5000..10_000).contains(sla)), "one of twelve failed: {sla:?}");

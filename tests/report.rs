@@ -11,9 +11,11 @@ use harness::collector::Received;
 use harness::sample;
 use observer::report::Oap;
 use observer::report::Report;
+use observer::report::encode;
 use observer::report::grpc::Settings;
 use observer::stats::Reason;
 use observer::stats::SharedDrops;
+use prost::Message as _;
 use proto::v3;
 use tonic::Code;
 
@@ -142,6 +144,19 @@ async fn segments_and_meters_arrive_as_they_were() {
         }
     }
     assert_eq!(drops.snapshot().named().count(), 0);
+}
+
+#[test]
+fn a_segment_of_any_length_is_the_bytes_of_its_message() {
+    for length in [0, 1, 100, 127, 128, 300, 16_300, 16_384, 70_000] {
+        let mut segment = sample::segment(&sample::worker("demo", 9), "a", 1000);
+        segment.spans[0].tags[1].1 = "x".repeat(length).into();
+        let mut bytes = Vec::new();
+        encode::segment(&segment, &mut bytes);
+        let message = v3::SegmentObject::decode(&*bytes).expect("a message");
+        assert_eq!(message.spans[0].tags[1].value.len(), length);
+        assert_eq!(message.encode_to_vec(), bytes);
+    }
 }
 
 #[tokio::test]

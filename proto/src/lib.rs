@@ -2,6 +2,7 @@
 
 #[cfg(feature = "codegen")]
 pub mod codegen;
+pub mod encoded;
 
 /// The protobuf package `skywalking.v3`.
 pub mod v3 {

@@ -4,7 +4,7 @@
 
 use observer::pipeline::Pipeline;
 use observer::pipeline::output::Output;
-use observer::report::convert;
+use observer::report::encode;
 use observer::stats::Reason;
 use observer::trace::rules::Chosen;
 use observer_ebpf::record::AF_INET;
@@ -15,8 +15,11 @@ use observer_ebpf::record::Kind;
 use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
 use observer_ebpf::wire;
+use prost::Message as _;
+use proto::v3;
 
 use crate::recorded::Recorded;
+use crate::stage::must;
 
 /// Between two records, in nanoseconds.
 const STEP: u64 = 1_000;
@@ -103,7 +106,10 @@ impl Talk {
     /// Segments so far, each of which can be encoded.
     fn segments(&mut self) -> Vec<String> {
         let segments = self.outputs.drain(..).filter_map(|output| {
-            if let Output::Segment(segment) = output { Some(convert::segment(&segment)) } else { None }
+            let Output::Segment(segment) = output else { return None };
+            let mut encoded = Vec::new();
+            encode::segment(&segment, &mut encoded);
+            Some(must(v3::SegmentObject::decode(encoded.as_slice()), "decode a segment"))
         });
         segments.flat_map(|segment| segment.spans).map(|span| span.operation_name).collect()
     }

@@ -10,7 +10,7 @@ use observer::pipeline::input::Input;
 use observer::pipeline::input::Origin;
 use observer::pipeline::output::Output;
 use observer::pipeline::tape;
-use observer::report::convert;
+use observer::report::encode;
 use observer::trace::rules::Chosen;
 use observer_ebpf::record::Closed;
 use observer_ebpf::record::Conn;
@@ -19,7 +19,6 @@ use observer_ebpf::record::Kind;
 use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
 use observer_ebpf::wire;
-use prost::Message as _;
 
 use crate::stage::must;
 use crate::stage::package;
@@ -119,7 +118,7 @@ impl Playing<'_> {
             for output in self.outputs.drain(..) {
                 if let Output::Segment(segment) = output {
                     self.encoded.clear();
-                    must(convert::segment(&segment).encode(&mut self.encoded), "encode a segment");
+                    encode::segment(&segment, &mut self.encoded);
                     came.segments += 1;
                     came.bytes += self.encoded.len();
                 }

@@ -39,8 +39,8 @@ pub fn worker(service: &str, pid: u32) -> Instance {
 pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
     let trace_id = format!("trace-{id}");
     Segment {
-        trace_id: trace_id.clone(),
-        segment_id: id.to_owned(),
+        trace_id: trace_id.as_str().into(),
+        segment_id: id.into(),
         service: instance.service.clone(),
         instance: instance.name.clone(),
         spans: vec![Span {
@@ -57,16 +57,16 @@ pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
                 parent_endpoint: "/front".to_owned(),
                 address: "demo:8000".to_owned(),
             }],
-            operation: "/hello".to_owned(),
-            peer: "127.0.0.1:40000".to_owned(),
+            operation: "/hello".into(),
+            peer: "127.0.0.1:40000".into(),
             kind: SpanKind::Entry,
             layer: SpanLayer::Http,
             component: 7001,
             is_error: false,
             tags: vec![
-                ("http.method", "GET".to_owned()),
-                ("http.url", "http://demo:8000/hello".to_owned()),
-                ("http.status_code", "200".to_owned()),
+                ("http.method", "GET".into()),
+                ("http.url", "http://demo:8000/hello".into()),
+                ("http.status_code", "200".into()),
             ],
             queue_wait_ns: None,
         }],

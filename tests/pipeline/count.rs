@@ -1,9 +1,15 @@
-//! `pipeline TAPE TIMES`: plays a tape's traffic so often and prints how many requests that were; for callgrind.
-#![expect(clippy::print_stdout, reason = "the number is for who runs it")]
+//! `pipeline TAPE TIMES`: plays a tape's traffic so often and prints how many requests and allocations that were; for callgrind.
+#![expect(clippy::print_stdout, reason = "the numbers are for who runs it")]
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use harness::recorded::Recorded;
+use stats_alloc::INSTRUMENTED_SYSTEM;
+use stats_alloc::StatsAlloc;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -14,6 +20,8 @@ fn main() -> ExitCode {
     };
     let recorded = Recorded::golden(&tape);
     let mut playing = recorded.play();
-    println!("{}", (0..times).map(|_| playing.again().segments).sum::<usize>());
+    let requests: usize = (0..times).map(|_| playing.again().segments).sum();
+    let allocated = ALLOCATOR.stats();
+    println!("{requests} {}", allocated.allocations + allocated.reallocations);
     ExitCode::SUCCESS
 }

@@ -262,11 +262,12 @@ impl Observer {
             if let Some(tape) = tape {
                 tape.add(&Input::Record(Bytes(Pipeline::written(record).to_vec())));
             }
+            let before = outputs.len();
             pipeline.step_record(record, outputs);
             // A master's facts come before what its workers do, and their framework before their requests, however far
             // behind the reader is.
             let asks = |output: &Output| matches!(output, Output::AskFacts(_) | Output::AskImports(..));
-            let asks = outputs.iter().any(asks);
+            let asks = outputs.iter().skip(before).any(asks);
             if asks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         self.perform();
@@ -299,7 +300,8 @@ impl Observer {
 
     /// Does what the pipeline asked for; an answer is the next input.
     fn perform(&mut self) {
-        for output in std::mem::take(&mut self.outputs) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
             match output {
                 Output::AskFacts(pid) => {
                     let facts = facts::read(pid, self.programs.find(pid), self.sampler.images());
@@ -347,6 +349,7 @@ impl Observer {
                 | Output::Meters(_) => self.sinks.take(output),
             }
         }
+        self.outputs = outputs; // for its room: answers left nothing in the other one
     }
 
     /// Watches a process that was found in `/proc`, unless it ended meanwhile.

@@ -10,6 +10,8 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Connections;
 use crate::stream::Displaced;
+use crate::stream::Known;
+use compact_str::CompactString;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
 use observer_ebpf::record::AF_UNIX;
@@ -24,6 +26,9 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 pub use turn::Turn;
+
+/// Closed connections whose room is kept: more than these are seldom opened before another one is closed.
+const SPARE: usize = 64;
 
 /// The ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,15 +89,15 @@ pub struct Exchange {
     /// Whom a proxy in front named as its client.
     pub client: Option<SocketAddr>,
     /// Upper-case method as sent.
-    pub method: String,
+    pub method: CompactString,
     /// Request target as sent: path and query, or an absolute URL.
-    pub target: String,
+    pub target: CompactString,
     /// `Host` header.
-    pub host: Option<String>,
+    pub host: Option<CompactString>,
     /// `sw8` header.
-    pub sw8: Option<String>,
+    pub sw8: Option<CompactString>,
     /// `traceparent` header.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
     /// When the request's first byte was ready to be read; `None` when not known.
@@ -131,6 +136,9 @@ pub struct Findings {
 #[derive(Debug)]
 pub struct Exchanges {
     connections: Connections<Followed>,
+    /// Those that were closed, for their room.
+    #[expect(clippy::vec_box, reason = "the boxes are the room")]
+    spare: Vec<Box<Connection>>,
 }
 
 /// A connection of the table.
@@ -144,20 +152,17 @@ enum Followed {
 impl Exchanges {
     /// Follows at most `limit` connections.
     pub fn new(limit: usize) -> Exchanges {
-        Exchanges { connections: Connections::new(limit) }
+        Exchanges { connections: Connections::new(limit), spare: Vec::new() }
     }
 
     /// A connection was accepted, made, or first seen.
     pub fn opened(&mut self, opened: &Opened, findings: &mut Findings) {
-        if self.connections.is_over(opened.conn) {
-            return;
-        }
         match self.connections.touch(opened.conn) {
-            Some(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
-            Some(Followed::No) => {}
-            None => {
+            Known::There(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
+            Known::There(Followed::No) | Known::Over => {}
+            Known::Not => {
                 let accepted = (opened.accepted == 1).then_some(KernelTime(opened.header.at));
-                self.follow(opened.conn, Connection::new(Ends::of(opened), accepted), findings)
+                self.follow(opened.conn, Ends::of(opened), accepted, findings);
             }
         }
     }
@@ -178,6 +183,9 @@ impl Exchanges {
             let at = KernelTime(closed.header.at);
             connection.closed(at, findings);
             connection.idle(at, findings);
+            if self.spare.len() < SPARE {
+                self.spare.push(connection);
+            }
         }
     }
 
@@ -202,14 +210,15 @@ impl Exchanges {
         findings: &mut Findings,
         step: impl FnOnce(&mut Connection, &mut Findings) -> Verdict,
     ) {
-        if self.connections.is_over(moved.conn) {
-            findings.drops.count(Reason::Gap);
-            return;
-        }
-        if self.connections.touch(moved.conn).is_none() {
-            self.follow(moved.conn, Connection::new(Ends::Unknown, None), findings);
-        }
-        let Some(followed) = self.connections.touch(moved.conn) else { return };
+        let followed = match self.connections.touch(moved.conn) {
+            Known::There(followed) => followed,
+            Known::Over => return findings.drops.count(Reason::Gap),
+            Known::Not => {
+                self.follow(moved.conn, Ends::Unknown, None, findings);
+                let Known::There(followed) = self.connections.touch(moved.conn) else { return };
+                followed
+            }
+        };
         let Followed::Yes(connection) = followed else { return };
         let at = KernelTime(moved.header.at);
         match guarded(|| step(connection, findings)) {
@@ -222,8 +231,15 @@ impl Exchanges {
         findings.ignored.push(moved.conn);
     }
 
-    fn follow(&mut self, conn: Conn, connection: Connection, findings: &mut Findings) {
-        match self.connections.insert(conn, Followed::Yes(Box::new(connection))) {
+    fn follow(&mut self, conn: Conn, ends: Ends, accepted: Option<KernelTime>, findings: &mut Findings) {
+        let connection = match self.spare.pop() {
+            Some(mut spare) => {
+                spare.begin(ends, accepted);
+                spare
+            }
+            None => Box::new(Connection::new(ends, accepted)),
+        };
+        match self.connections.insert(conn, Followed::Yes(connection)) {
             Displaced::Earlier(Followed::Yes(mut earlier)) => {
                 let at = KernelTime(conn.born);
                 earlier.closed(at, findings);

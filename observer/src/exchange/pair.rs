@@ -115,6 +115,13 @@ impl Connection {
         }
     }
 
+    /// As new, for another connection.
+    pub(super) fn begin(&mut self, ends: Ends, accepted: Option<KernelTime>) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.clear();
+        *self = Connection { waiting, ..Connection::new(ends, accepted) };
+    }
+
     /// Says how many requests wait, if that changed or another one was read.
     pub(super) fn turn(&mut self, at: KernelTime, findings: &mut Findings) {
         self.count(at, self.waiting.iter().filter(|waiting| !waiting.told).count(), findings);
@@ -335,6 +342,9 @@ impl Connection {
         self.read += 1;
         self.reading = Some(self.read);
         let Began { pid, tid, at, ready, bytes } = self.began;
+        if self.waiting.is_empty() {
+            self.waiting.reserve_exact(1); // as nearly all do, it waits alone; four would take more than the rest of this
+        }
         self.waiting.push_back(Waiting {
             number: self.read,
             told: false,

@@ -298,6 +298,9 @@ impl Pipeline {
             }
         }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
+        if self.findings.exchanges.is_empty() {
+            return;
+        }
         let mut exchanges = std::mem::take(&mut self.findings.exchanges);
         for exchange in exchanges.drain(..) {
             let segment = self.segment(&exchange);
@@ -308,11 +311,9 @@ impl Pipeline {
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {
-        let framework = self.model.framework(exchange.pid);
-        let master = self.model.master(exchange.pid).unwrap_or_default();
-        let quiet = self.model.is_quiet(exchange.pid);
+        let (framework, master) = self.model.background(exchange.pid);
         let Some(instance) = self.model.instance(exchange.start, exchange.pid, &mut self.changes) else {
-            if quiet {
+            if self.model.is_quiet(exchange.pid) {
                 return None; // on its way when the process was found not to be a target
             }
             self.findings.drops.count(Reason::UnknownProcess);
@@ -324,6 +325,9 @@ impl Pipeline {
     }
 
     fn announce(&mut self, outputs: &mut Vec<Output>) {
+        if self.changes.is_empty() {
+            return; // as after nearly every record
+        }
         for change in &self.changes {
             if let Change::Bye(instance) = change {
                 self.segments.forget(instance.process);

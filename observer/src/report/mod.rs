@@ -1,6 +1,7 @@
 //! The only place that knows gRPC: takes what the pipeline made and ships it to OAP, or prints it.
 
-pub mod convert; // our types to SkyWalking's messages
+mod convert; // our types to SkyWalking's messages
+pub mod encode; // segments to the bytes of SkyWalking's messages
 mod event; // EventService: short streams of events
 pub mod grpc; // the connection: settings, metadata, answers, backoff
 mod journal; // what is said about the connection, once each

@@ -16,9 +16,9 @@ use crate::identity::Instance;
 use crate::identity::event::Event;
 use crate::meter::MeterBatch;
 use crate::report::Report;
+use crate::report::encode;
 use crate::stats::Reason;
 use crate::stats::SharedDrops;
-use crate::trace::Segment;
 
 /// How many segments, or events, go in one stream at most.
 const BATCH: usize = 500;
@@ -46,7 +46,11 @@ pub(super) struct Queue {
 struct State {
     /// Not bounded: the sending task empties it at once, connected or not.
     changes: Vec<Change>,
-    segments: Buffer<Segment>,
+    /// As they are sent: one piece of memory each, half of what a segment takes that waits, and little for another thread to
+    /// give back.
+    segments: Buffer<Arc<[u8]>>,
+    /// Where the next one is encoded.
+    encoded: Vec<u8>,
     meters: Buffer<MeterBatch>,
     events: Buffer<Event>,
     /// Taken, not yet answered.
@@ -60,6 +64,7 @@ impl Queue {
         let state = State {
             changes: Vec::new(),
             segments: Buffer::new(capacity),
+            encoded: Vec::new(),
             meters: Buffer::new(capacity),
             events: Buffer::new(capacity),
             in_flight: 0,
@@ -70,7 +75,8 @@ impl Queue {
 
     /// Never waits; wakes the sending task only when it has something to do.
     pub(super) fn push(&self, report: Report) {
-        let mut state = self.lock();
+        let mut locked = self.lock();
+        let state = &mut *locked;
         let (wake, lost) = match report {
             Report::Hello(instance) => {
                 state.changes.push(Change::Hello(instance));
@@ -83,9 +89,13 @@ impl Queue {
             Report::Role(_) => (false, 0), // printed only
             Report::Meters(batch) => (true, state.meters.push(batch).1),
             Report::Event(event) => state.events.push(event),
-            Report::Segment(segment) => state.segments.push(segment),
+            Report::Segment(segment) => {
+                state.encoded.clear();
+                encode::segment(&segment, &mut state.encoded);
+                state.segments.push(state.encoded.as_slice().into())
+            }
         };
-        drop(state);
+        drop(locked);
         self.drops.add(Reason::QueueFull, lost);
         if wake {
             self.changed.notify_one();
@@ -111,7 +121,7 @@ impl Queue {
     }
 
     /// The oldest segments if their time has come, else none.
-    pub(super) fn take_segments(&self) -> Vec<Segment> {
+    pub(super) fn take_segments(&self) -> Vec<Arc<[u8]>> {
         let mut state = self.lock();
         let now = Instant::now();
         if state.segments.due(now, state.stopping).is_none_or(|due| due > now) {
@@ -159,7 +169,7 @@ impl Queue {
     }
 
     /// What was taken is to be tried again, before all that came later.
-    pub(super) fn put_back_segments(&self, batch: Vec<Segment>) {
+    pub(super) fn put_back_segments(&self, batch: Vec<Arc<[u8]>>) {
         self.put_back(|state| state.segments.put_back(batch));
     }
 

@@ -3,6 +3,7 @@ mod connections;
 
 pub use connections::Connections;
 pub use connections::Displaced;
+pub use connections::Known;
 
 use crate::clock::KernelTime;
 use observer_ebpf::record::Moved;

@@ -1,5 +1,6 @@
 //! Exchanges to SkyWalking segments.
 mod ant;
+mod digits;
 mod params;
 pub mod rules;
 pub mod segment;
@@ -9,13 +10,15 @@ mod w3c;
 
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 /// What one process did for one request; sent once, spans in the order in which they finished.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
     /// 32 hexadecimal digits, or whatever an upstream agent chose.
-    pub trace_id: String,
+    pub trace_id: CompactString,
     /// 32 hexadecimal digits.
-    pub segment_id: String,
+    pub segment_id: CompactString,
     /// SkyWalking service name.
     pub service: Arc<str>,
     /// SkyWalking service instance name.
@@ -56,9 +59,9 @@ pub struct Span {
     /// Callers in other processes.
     pub refs: Vec<Reference>,
     /// Raw path, without query.
-    pub operation: String,
+    pub operation: CompactString,
     /// The other end, `ip:port`; empty on a Unix socket.
-    pub peer: String,
+    pub peer: CompactString,
     /// Entry, exit or local.
     pub kind: SpanKind,
     /// Layer.
@@ -68,7 +71,7 @@ pub struct Span {
     /// Whether the operation failed.
     pub is_error: bool,
     /// Tags in SkyWalking's order.
-    pub tags: Vec<(&'static str, String)>,
+    pub tags: Vec<(&'static str, CompactString)>,
     /// How long the request lay in the socket before the worker read it, in nanoseconds; not sent to OAP.
     pub queue_wait_ns: Option<u64>,
 }

@@ -17,6 +17,7 @@ use crate::stats::Drops;
 use crate::stats::Omission;
 use crate::stats::Omissions;
 use crate::stats::Reason;
+use compact_str::CompactString;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -76,7 +77,8 @@ impl Segments {
         if !Arc::ptr_eq(facts, master) {
             (*facts, *rules) = (Arc::clone(master), Rules::new(&self.chosen, master));
         }
-        if let Some(why) = rules.ignores(&exchange.method, Target::of(&exchange.target).operation()) {
+        let target = Target::of(&exchange.target);
+        if let Some(why) = rules.ignores(&exchange.method, target.operation()) {
             self.omissions.count(why);
             return None;
         }
@@ -90,17 +92,17 @@ impl Segments {
                 }
             },
         };
-        if !rules.takes(exchange.start, self.sampled.entry(instance.process).or_default()) {
+        if !rules.takes(exchange.start, || self.sampled.entry(instance.process).or_default()) {
             self.omissions.count(Omission::NotSampled);
             return None;
         }
-        let span = span::entry(exchange, *framework, rules, wall, refs);
+        let span = span::entry(exchange, &target, *framework, rules, wall, refs);
         // Drawn for every segment, so that a caller's trace does not shift the identifiers after it.
         let (own_trace, segment_id) = (self.id(), self.id());
         let w3c = exchange.traceparent.as_deref().and_then(w3c::trace_id).filter(|_| self.chosen.w3c);
         let callers = span.refs.first().map(|reference| reference.trace_id.as_str()).or(w3c);
         Some(Segment {
-            trace_id: callers.map_or(own_trace, str::to_owned),
+            trace_id: callers.map_or(own_trace, CompactString::from),
             segment_id,
             service: Arc::clone(&instance.service),
             instance: Arc::clone(&instance.name),
@@ -120,12 +122,14 @@ impl Segments {
     }
 
     /// 32 hexadecimal digits; formatting them takes ten times as long.
-    fn id(&mut self) -> String {
+    fn id(&mut self) -> CompactString {
         let drawn = self.ids.u128(..).to_be_bytes();
-        let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
-        let mut id = String::with_capacity(2 * drawn.len());
-        drawn.iter().for_each(|byte| id.extend([digit(byte >> 4), digit(byte & 0xf)]));
-        id
+        let digit = |half: u8| if half < 10 { b'0' + half } else { b'a' + half - 10 };
+        let mut id = [0; 32];
+        for (pair, byte) in id.chunks_exact_mut(2).zip(drawn) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        }
+        str::from_utf8(&id).unwrap_or_default().into()
     }
 }
 
@@ -201,8 +205,8 @@ mod tests {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let id = "4bf92f3577b34da6a3ce929d0e0e4736";
         let with = |header: &str, sw8: Option<String>| Exchange {
-            traceparent: Some(header.to_owned()),
-            sw8,
+            traceparent: Some(header.into()),
+            sw8: sw8.map(CompactString::from),
             ..exchange()
         };
         let tags = |made: &Segment| {

@@ -1,10 +1,13 @@
 //! Exchange to entry span, by the rules of the SkyWalking Python agent.
-use std::borrow::Cow;
+use compact_str::CompactString;
+use compact_str::ToCompactString;
 
 use super::Reference;
 use super::Span;
 use super::SpanKind;
 use super::SpanLayer;
+use super::digits::address;
+use super::digits::decimal;
 use super::params;
 use super::rules::Rules;
 use super::w3c;
@@ -33,42 +36,42 @@ fn component(framework: Framework) -> i32 {
 
 /// The client as the framework's plugin names it: Pyramid's and Falcon's without its port, and FastAPI's says so where
 /// there is none. Whom a proxy in front names in the PROXY protocol, gunicorn takes for it.
-fn peer(exchange: &Exchange, framework: Framework) -> String {
+fn peer(exchange: &Exchange, framework: Framework) -> CompactString {
     let tcp = match &exchange.ends {
         Ends::Tcp { peer, .. } => Some(*peer),
         Ends::Unix | Ends::Unknown => None,
     };
     match (exchange.client.or(tcp), framework) {
-        (Some(peer), Framework::Pyramid | Framework::Falcon) => peer.ip().to_string(),
-        (Some(peer), _) => peer.to_string(),
-        (None, Framework::FastApi) if exchange.ends == Ends::Unix => "unknown".to_owned(),
-        (None, _) => String::new(),
+        (Some(peer), Framework::Pyramid | Framework::Falcon) => peer.ip().to_compact_string(),
+        (Some(peer), _) => address(peer),
+        (None, Framework::FastApi) if exchange.ends == Ends::Unix => CompactString::const_new("unknown"),
+        (None, _) => CompactString::const_new(""),
     }
 }
 
 /// The most tags that a span has.
 const TAGS: usize = 10;
 
-/// The entry span of a request, as the root of its segment.
-pub fn entry(
+/// The entry span of a request for `target`, as the root of its segment.
+pub(super) fn entry(
     exchange: &Exchange,
+    target: &Target<'_>,
     framework: Framework,
     rules: &Rules,
     wall: WallOffset,
     refs: Vec<Reference>,
 ) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
-    let target = Target::of(&exchange.target);
     let mut tags = Vec::with_capacity(TAGS);
-    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, &target))]);
+    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, target))]);
     if rules.shows_params(framework) {
         let (_, query) = exchange.target.split_once('?').unwrap_or_default();
         let query = query.split('#').next().unwrap_or_default();
         let params = params::of(query, &rules.redaction, rules.params_length);
-        tags.extend(params.map(|params| ("http.params", params)));
+        tags.extend(params.map(|params| ("http.params", params.into())));
     }
     if let Some(status) = exchange.status {
-        tags.push(("http.status_code", status.to_string()));
+        tags.push(("http.status_code", decimal(status.into())));
     }
     if !rules.only_agents_tags {
         tags.extend(times(exchange));
@@ -81,7 +84,7 @@ pub fn entry(
         start_ms,
         end_ms: wall.wall_ms(exchange.end).max(start_ms),
         refs,
-        operation: target.operation().to_owned(),
+        operation: target.operation().into(),
         peer: peer(exchange, framework),
         kind: SpanKind::Entry,
         layer: SpanLayer::Http,
@@ -97,7 +100,7 @@ pub fn entry(
 
 /// Where the time went, in microseconds: before the worker read the request, of that before it accepted the connection, from
 /// there to the first byte of the response, from that to the last write, and both together.
-fn times(exchange: &Exchange) -> impl Iterator<Item = (&'static str, String)> {
+fn times(exchange: &Exchange) -> impl Iterator<Item = (&'static str, CompactString)> {
     let Exchange { ready, accepted, start, first_byte, end, .. } = *exchange;
     let between = |from: Option<KernelTime>, to: Option<KernelTime>| Some(to?.since(from?) / 1_000);
     let all = [
@@ -107,7 +110,7 @@ fn times(exchange: &Exchange) -> impl Iterator<Item = (&'static str, String)> {
         ("time.transfer_us", between(first_byte, Some(end))),
         ("time.service_us", between(Some(start), Some(end))),
     ];
-    all.into_iter().filter_map(|(name, us)| Some((name, us?.to_string())))
+    all.into_iter().filter_map(|(name, us)| Some((name, decimal(us?))))
 }
 
 /// Parts of a request target, without query and fragment.
@@ -140,21 +143,26 @@ impl Target<'_> {
 
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
-fn url(exchange: &Exchange, target: &Target<'_>) -> String {
+fn url(exchange: &Exchange, target: &Target<'_>) -> CompactString {
     if exchange.method == "CONNECT" && target.authority.is_none() {
-        return format!("http://{}", target.path);
+        return ["http://", target.path].concat().into();
     }
     let named = exchange.host.as_deref().filter(|host| !host.is_empty()).or(target.authority);
+    let reached;
     let host = match (named, &exchange.ends) {
-        (Some(named), _) => Cow::Borrowed(named.rsplit_once('@').map_or(named, |(_, host)| host)),
-        (None, Ends::Tcp { local, .. }) => Cow::Owned(local.to_string()),
-        (None, Ends::Unix | Ends::Unknown) => Cow::Borrowed("localhost"),
+        (Some(named), _) => named.rsplit_once('@').map_or(named, |(_, host)| host),
+        (None, Ends::Tcp { local, .. }) => {
+            reached = address(*local);
+            &reached
+        }
+        (None, Ends::Unix | Ends::Unknown) => "localhost",
     };
     match target.path {
-        "*" => ["http://", &host].concat(),
-        path if path.starts_with('/') => ["http://", &host, path].concat(),
-        path => ["http://", &host, "/", path].concat(),
+        "*" => ["http://", host].concat(),
+        path if path.starts_with('/') => ["http://", host, path].concat(),
+        path => ["http://", host, "/", path].concat(),
     }
+    .into()
 }
 
 #[cfg(test)]
@@ -200,7 +208,14 @@ pub(super) mod tests {
         let chosen =
             Chosen { params: true, redaction: "c".into(), only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { target: "/a?b=1&c=2#d".into(), ..exchange() };
-        let span = entry(&exchange, Framework::Bottle, &rules(chosen), WallOffset(0), Vec::new());
+        let span = entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Bottle,
+            &rules(chosen),
+            WallOffset(0),
+            Vec::new(),
+        );
         let names: Vec<_> = span.tags.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["http.method", "http.url", "http.params", "http.status_code"]);
         assert_eq!(span.tags[2].1, "b=[1]\nc=[***]");
@@ -210,10 +225,17 @@ pub(super) mod tests {
     fn span(change: impl FnOnce(&mut Exchange)) -> Span {
         let mut exchange = exchange();
         change(&mut exchange);
-        entry(&exchange, Framework::Python, &rules(Chosen::default()), WallOffset(1_000_000_000), Vec::new())
+        entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Python,
+            &rules(Chosen::default()),
+            WallOffset(1_000_000_000),
+            Vec::new(),
+        )
     }
 
-    fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (String, String) {
+    fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (CompactString, CompactString) {
         let span = span(|exchange| {
             exchange.target = target.into();
             change(exchange);
@@ -225,7 +247,14 @@ pub(super) mod tests {
     fn has_the_agents_fields_and_tag_order() {
         let chosen = Chosen { only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { traceparent: Some(W3C.into()), ..exchange() };
-        let span = entry(&exchange, Framework::Python, &rules(chosen), WallOffset(1_000_000_000), Vec::new());
+        let span = entry(
+            &exchange,
+            &Target::of(&exchange.target),
+            Framework::Python,
+            &rules(chosen),
+            WallOffset(1_000_000_000),
+            Vec::new(),
+        );
         assert_eq!((span.id, span.parent, span.start_ms, span.end_ms), (0, -1, 1005, 1009));
         assert_eq!((span.operation.as_str(), span.peer.as_str()), ("/a/b", "10.0.0.9:40000"));
         assert_eq!((span.component, span.is_error, span.queue_wait_ns), (7000, false, Some(1_500_000)));
@@ -263,15 +292,22 @@ pub(super) mod tests {
     fn a_framework_has_its_component_and_its_peer() {
         let span = |ends: Ends, framework| {
             let exchange = Exchange { ends, ..exchange() };
-            let span = entry(&exchange, framework, &rules(Chosen::default()), WallOffset(0), Vec::new());
+            let span = entry(
+                &exchange,
+                &Target::of(&exchange.target),
+                framework,
+                &rules(Chosen::default()),
+                WallOffset(0),
+                Vec::new(),
+            );
             (span.component, span.peer)
         };
         let tcp = || exchange().ends;
-        assert_eq!(span(tcp(), Framework::Flask), (7001, "10.0.0.9:40000".to_owned()));
-        assert_eq!(span(tcp(), Framework::Pyramid), (7009, "10.0.0.9".to_owned()));
-        assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".to_owned()));
-        assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".to_owned()));
-        assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, String::new()));
+        assert_eq!(span(tcp(), Framework::Flask), (7001, "10.0.0.9:40000".into()));
+        assert_eq!(span(tcp(), Framework::Pyramid), (7009, "10.0.0.9".into()));
+        assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".into()));
+        assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".into()));
+        assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, "".into()));
     }
 
     #[test]
@@ -296,7 +332,7 @@ pub(super) mod tests {
     #[test]
     fn every_form_of_target_has_a_path_and_a_url() {
         let same = |_: &mut Exchange| {};
-        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let pair = |a: &str, b: &str| (CompactString::from(a), CompactString::from(b));
         assert_eq!(named("http://u:p@h:1/x?y#z", |e| e.host = None), pair("/x", "http://h:1/x"));
         assert_eq!(named("http://h", |e| e.host = None), pair("/", "http://h/"));
         assert_eq!(named("?q", same), pair("/", "http://example.test/"));

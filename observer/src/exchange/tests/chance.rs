@@ -58,7 +58,7 @@ fn told(talks: &[Talk], cuts: &[prop::sample::Index]) -> Vec<(String, Option<u16
         }
     }
     assert_eq!(bench.drops(), NONE);
-    let facts = |e: Exchange| (e.target, e.status, e.request_bytes, e.response_bytes);
+    let facts = |e: Exchange| (e.target.into(), e.status, e.request_bytes, e.response_bytes);
     bench.found.exchanges.into_iter().map(facts).collect()
 }
 

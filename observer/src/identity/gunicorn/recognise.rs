@@ -20,15 +20,15 @@ impl Model {
         let Some(keeper) = self.keeper(process).filter(|_| is_server && process.quiet.is_none()) else {
             return;
         };
-        let Some(facts) = keeper.facts.clone() else { return };
         let (worker, keeper, forked) = (process.key, keeper.key.pid, process.life.forked);
         let Some(keeper) = self.processes.get_mut(&keeper) else { return };
+        let Some(facts) = &keeper.facts else { return };
         if !keeper.recognition.due(at, worker, keeper.arbiter.reloaded(), forked) {
             return;
         }
-        match naming::chosen_framework(&self.given, &facts) {
+        match naming::chosen_framework(&self.given, facts) {
             Some(framework) => keeper.recognition.choose(framework),
-            None => changes.push(Change::AskImports(worker, naming::application(&facts))),
+            None => changes.push(Change::AskImports(worker, naming::application(facts))),
         }
     }
 
@@ -43,17 +43,19 @@ impl Model {
         }
     }
 
-    /// The framework of a process that serves: what somebody chose, or what was recognised.
-    pub fn framework(&self, pid: u32) -> Framework {
+    /// The framework of a process that serves, as somebody chose it or it was recognised, and the facts of its master.
+    pub fn background(&self, pid: u32) -> (Framework, Arc<Facts>) {
         let process = self.server(pid).and_then(|pid| self.processes.get(&pid));
         let keeper = process.and_then(|process| self.keeper(process));
-        keeper.and_then(|keeper| keeper.recognition.framework()).unwrap_or(Framework::Python)
+        let framework = keeper.and_then(|keeper| keeper.recognition.framework());
+        let facts = keeper.and_then(|keeper| keeper.facts.clone());
+        (framework.unwrap_or(Framework::Python), facts.unwrap_or_default())
     }
 
     /// The facts of the master of a process that serves.
-    pub fn master(&self, pid: u32) -> Option<Arc<Facts>> {
+    pub fn master(&self, pid: u32) -> Option<&Facts> {
         let process = self.server(pid).and_then(|pid| self.processes.get(&pid))?;
-        self.keeper(process)?.facts.clone()
+        self.keeper(process)?.facts.as_deref()
     }
 
     /// Who keeps what is known of a worker: its arbiter, whose workers all run the same; an orphan itself.

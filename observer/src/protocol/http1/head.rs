@@ -1,6 +1,8 @@
 //! HTTP/1 heads: what a request line, a status line and the headers we need say.
 use std::net::SocketAddr;
 
+use compact_str::CompactString;
+
 use super::Fault;
 use super::body::Body;
 use super::proxy;
@@ -20,15 +22,15 @@ const TEXT_LIMIT: usize = 8_190;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// As sent.
-    pub method: String,
+    pub method: CompactString,
     /// As sent: path and query, an absolute URL, `*`, or host and port.
-    pub target: String,
+    pub target: CompactString,
     /// `Host` header.
-    pub host: Option<String>,
+    pub host: Option<CompactString>,
     /// `sw8` header.
-    pub sw8: Option<String>,
+    pub sw8: Option<CompactString>,
     /// `traceparent` header.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<CompactString>,
 }
 
 /// A response's head.
@@ -80,9 +82,9 @@ pub enum Then {
 
 /// What a first line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// The line that it should be.
-    Good,
+pub enum Line<F> {
+    /// The line that it should be, with what it says.
+    Good(F),
     /// A line of a proxy in front, with its client; the head begins after it.
     Proxied(Option<SocketAddr>),
     /// Another protocol, or nothing known.
@@ -93,6 +95,8 @@ pub enum Line {
 pub trait Side {
     /// Its head.
     type Head;
+    /// What its first line says.
+    type First<'a>: Copy;
     /// What the parser has to be told when a head is complete.
     type Context: Copy;
     /// Whether empty lines may come before a message.
@@ -104,13 +108,13 @@ pub trait Side {
     /// Whether a message can begin with this byte.
     fn opens(byte: u8) -> bool;
     /// Judges a first line, without its line end; `first` of the connection.
-    fn line(line: &[u8], first: bool) -> Line;
+    fn line(line: &[u8], first: bool) -> Line<Self::First<'_>>;
     /// Whether `bytes` begin with a first line that is there as far as it matters.
     fn resumes(bytes: &[u8]) -> bool;
     /// What a first line that is [`Line::Good`] says without its headers, where that is worth telling.
     fn without_headers(line: &[u8]) -> Option<Self::Head>;
-    /// Reads a first line that is [`Line::Good`] and the headers after it.
-    fn head(line: &[u8], headers: &[u8], context: Self::Context) -> Option<(Self::Head, Then)>;
+    /// What a first line says with the headers after it.
+    fn head(first: Self::First<'_>, fields: &Fields<'_>, context: Self::Context) -> (Self::Head, Then);
 }
 
 /// The side that asks.
@@ -123,6 +127,8 @@ pub struct Response;
 
 impl Side for Request {
     type Head = RequestHead;
+    /// Method and target.
+    type First<'a> = (&'a [u8], &'a [u8]);
     type Context = ();
     const BLANK_LINES: bool = true;
     const PROXIED: bool = true;
@@ -141,12 +147,12 @@ impl Side for Request {
         is_token(byte)
     }
 
-    fn line(line: &[u8], first: bool) -> Line {
+    fn line(line: &[u8], first: bool) -> Line<(&[u8], &[u8])> {
         if first && proxy::is_line(line) {
             return Line::Proxied(proxy::client(line));
         }
         match request_line(line) {
-            Some((_, _, version)) if is_http1(version) => Line::Good,
+            Some((method, target, version)) if is_http1(version) => Line::Good((method, target)),
             Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Http2),
             _ => Line::Bad(Fault::NotHttp),
         }
@@ -162,10 +168,8 @@ impl Side for Request {
         None // a missing header could have been the caller's trace
     }
 
-    fn head(line: &[u8], headers: &[u8], _: ()) -> Option<(RequestHead, Then)> {
-        let (method, target, _) = request_line(line)?;
-        let fields = Fields::read(headers);
-        let then = match &fields {
+    fn head((method, target): (&[u8], &[u8]), fields: &Fields<'_>, _: ()) -> (RequestHead, Then) {
+        let then = match fields {
             _ if method == b"CONNECT" => Then::Tunnel,
             Fields { unclear: true, .. } | Fields { coding: Coding::Other, .. } => Then::Fault(Fault::Gap),
             Fields { coding: Coding::Chunked, .. } => Then::Body(Body::chunked()),
@@ -180,12 +184,14 @@ impl Side for Request {
             sw8: fields.sw8.map(text),
             traceparent: fields.traceparent.map(text),
         };
-        Some((head, then))
+        (head, then)
     }
 }
 
 impl Side for Response {
     type Head = ResponseHead;
+    /// Minor version (a digit) and status.
+    type First<'a> = (u8, u16);
     type Context = Asked;
     const BLANK_LINES: bool = false;
     const PROXIED: bool = false;
@@ -198,8 +204,8 @@ impl Side for Response {
         byte == b'H'
     }
 
-    fn line(line: &[u8], _: bool) -> Line {
-        if status_line(line).is_some() { Line::Good } else { Line::Bad(Fault::Gap) }
+    fn line(line: &[u8], _: bool) -> Line<(u8, u16)> {
+        status_line(line).map_or(Line::Bad(Fault::Gap), Line::Good)
     }
 
     fn resumes(bytes: &[u8]) -> bool {
@@ -212,10 +218,8 @@ impl Side for Response {
         Some(ResponseHead { status, last: false })
     }
 
-    fn head(line: &[u8], headers: &[u8], asked: Asked) -> Option<(ResponseHead, Then)> {
-        let (minor, status) = status_line(line)?;
-        let fields = Fields::read(headers);
-        let then = match (status, asked, &fields) {
+    fn head((minor, status): (u8, u16), fields: &Fields<'_>, asked: Asked) -> (ResponseHead, Then) {
+        let then = match (status, asked, fields) {
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
             (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
@@ -226,7 +230,7 @@ impl Side for Response {
             (_, _, Fields { length: Length::Bytes(len), .. }) => Then::Body(Body::Length(*len)),
             (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
         };
-        Some((ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then))
+        (ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then)
     }
 }
 
@@ -248,7 +252,7 @@ enum Coding {
 
 /// The headers we need.
 #[derive(Default)]
-struct Fields<'a> {
+pub struct Fields<'a> {
     length: Length,
     coding: Coding,
     host: Option<&'a [u8]>,
@@ -261,7 +265,14 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(bytes: &'a [u8]) -> Fields<'a> {
+    /// Reads headers with the blank line after them; whatever else they are, they are unclear.
+    pub fn read(bytes: &'a [u8]) -> Fields<'a> {
+        let unclear = || Fields { unclear: true, ..Fields::default() };
+        Fields::at_front(bytes).map_or_else(unclear, |(fields, _)| fields)
+    }
+
+    /// Reads headers at the front of `bytes`, and says how many bytes they take with the blank line after them.
+    pub fn at_front(bytes: &'a [u8]) -> Option<(Fields<'a>, usize)> {
         let mut room = [httparse::EMPTY_HEADER; FEW_HEADERS];
         match httparse::parse_headers(bytes, &mut room) {
             Err(httparse::Error::TooManyHeaders) => {
@@ -272,17 +283,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn of(parsed: httparse::Result<(usize, &[httparse::Header<'a>])>) -> Fields<'a> {
+    fn of(parsed: httparse::Result<(usize, &[httparse::Header<'a>])>) -> Option<(Fields<'a>, usize)> {
+        let Ok(httparse::Status::Complete((len, headers))) = parsed else { return None };
         let mut fields = Fields::default();
-        match parsed {
-            Ok(httparse::Status::Complete((_, headers))) => {
-                for header in headers.iter() {
-                    fields.take(header.name, header.value);
-                }
-            }
-            Ok(httparse::Status::Partial) | Err(_) => fields.unclear = true,
+        for header in headers {
+            fields.take(header.name, header.value);
         }
-        fields
+        Some((fields, len))
     }
 
     fn take(&mut self, name: &str, value: &'a [u8]) {
@@ -361,10 +368,15 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..TEXT_LIMIT).unwrap_or(bytes));
-    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return text.into_owned(); // as nearly all are
+fn text(bytes: &[u8]) -> CompactString {
+    let bytes = bytes.get(..TEXT_LIMIT).unwrap_or(bytes);
+    if bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && let Ok(text) = str::from_utf8(bytes)
+    {
+        return text.into(); // as nearly all are
     }
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
 }

@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use super::Piece;
 use body::Body;
 use body::Progress;
+use head::Fields;
 use head::Line;
 use head::Side;
 use head::Then;
@@ -196,7 +197,9 @@ impl<S: Side> Parser<S> {
                     None => return Some(self.fail(Fault::NotHttp)),
                 },
                 State::Head => {
-                    if let Some(event) = self.take_line(piece, context) {
+                    if let Some(event) =
+                        self.take_whole(piece, context).or_else(|| self.take_line(piece, context))
+                    {
                         return Some(event);
                     }
                     if piece.is_empty() {
@@ -235,6 +238,20 @@ impl<S: Side> Parser<S> {
         }
     }
 
+    /// Takes a head that is whole in `piece`, as nearly all are: nothing is copied of it. Everything else goes line by line.
+    fn take_whole(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
+        let Piece::Bytes(bytes) = *piece else { return None };
+        if !self.head.is_empty() {
+            return None;
+        }
+        let (line, rest) = bytes.split_at_checked(memchr(b'\n', bytes)? + 1)?;
+        let Line::Good(first) = S::line(without_end(line), self.fresh) else { return None };
+        let (fields, len) = Fields::at_front(rest).filter(|(_, len)| line.len() + len <= HEAD_LIMIT)?;
+        self.fresh = false;
+        piece.skip((line.len() + len) as u64);
+        Some(self.tell(S::head(first, &fields, context)))
+    }
+
     /// Adds up to the end of the present line to the head.
     fn take_line(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
         let Piece::Bytes(bytes) = *piece else {
@@ -259,11 +276,10 @@ impl<S: Side> Parser<S> {
     /// Judges the line that is complete now.
     fn end_line(&mut self, context: S::Context) -> Option<Event<S::Head>> {
         let line = self.head.get(self.line..).unwrap_or_default();
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = without_end(line);
         let Some(first_line) = self.first_line else {
             return match S::line(line, std::mem::take(&mut self.fresh)) {
-                Line::Good => {
+                Line::Good(_) => {
                     self.first_line = Some(line.len());
                     self.line = self.head.len();
                     None
@@ -282,9 +298,15 @@ impl<S: Side> Parser<S> {
         let (first, rest) = self.head.split_at_checked(first_line)?;
         let headers = rest.strip_prefix(b"\r").unwrap_or(rest);
         let headers = headers.strip_prefix(b"\n").unwrap_or(headers);
-        let Some((head, then)) = S::head(first, headers, context) else {
+        let Line::Good(first) = S::line(first, false) else {
             return Some(self.fail(S::garbage(b'\n', false)));
         };
+        let told = S::head(first, &Fields::read(headers), context);
+        Some(self.tell(told))
+    }
+
+    /// A head is complete.
+    fn tell(&mut self, (head, then): (S::Head, Then)) -> Event<S::Head> {
         self.set_aside(match then {
             Then::End => State::Ended { tunnel: false },
             Then::Tunnel => State::Ended { tunnel: true },
@@ -292,7 +314,7 @@ impl<S: Side> Parser<S> {
             Then::Again => State::Idle,
             Then::Fault(fault) => State::Failing(fault),
         });
-        Some(Event::Head(head))
+        Event::Head(head)
     }
 
     /// The rest of the head was not copied.
@@ -323,4 +345,10 @@ impl<S: Side> Parser<S> {
         self.line = 0;
         self.first_line = None;
     }
+}
+
+/// A line without its end.
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }

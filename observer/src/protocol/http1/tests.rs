@@ -32,7 +32,7 @@ fn targets(bytes: &[u8]) -> String {
         match event {
             Event::Began => {}
             Event::Proxied(client) => seen.push(format!("{client:?}")),
-            Event::Head(head) => seen.push(head.target),
+            Event::Head(head) => seen.push(head.target.into()),
             Event::Ended => seen.push(".".into()),
             Event::Failed(fault) => seen.push(format!("{fault:?}")),
         }

@@ -1,5 +1,6 @@
 //! Reports as JSON, one object per line.
 
+use compact_str::CompactString;
 use serde::Serialize;
 use serde::Serializer;
 
@@ -83,7 +84,7 @@ pub(super) struct JsonSpan<'a> {
     layer: &'a str,
     component: i32,
     is_error: bool,
-    tags: &'a [(&'static str, String)],
+    tags: &'a [(&'static str, CompactString)],
     refs: Vec<JsonReference<'a>>,
     queue_wait_us: Option<u64>,
 }

@@ -139,8 +139,8 @@ mod tests {
             address: "demo:8000".to_owned(),
         };
         Segment {
-            trace_id: "t1".to_owned(),
-            segment_id: "s1".to_owned(),
+            trace_id: "t1".into(),
+            segment_id: "s1".into(),
             service: "demo".into(),
             instance: "base-master(7)-child(9)".into(),
             spans: vec![Span {
@@ -149,13 +149,13 @@ mod tests {
                 start_ms: 86_400_000 + 3_661_004,
                 end_ms: 86_400_000 + 3_661_024,
                 refs: vec![caller],
-                operation: operation.to_owned(),
-                peer: "127.0.0.1:5".to_owned(),
+                operation: operation.into(),
+                peer: "127.0.0.1:5".into(),
                 kind: SpanKind::Entry,
                 layer: SpanLayer::Http,
                 component: 7001,
                 is_error: false,
-                tags: vec![("http.method", "GET".to_owned()), ("http.status_code", "200".to_owned())],
+                tags: vec![("http.method", "GET".into()), ("http.status_code", "200".into())],
                 queue_wait_ns: Some(12_345),
             }],
         }

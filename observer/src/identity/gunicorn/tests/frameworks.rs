@@ -33,7 +33,7 @@ fn one_worker_tells_for_all_of_its_master() {
     world.worker(10, 12);
     world.begins(12);
     assert!(world.asked().is_empty());
-    let of = |pid: u32| world.model.framework(pid);
+    let of = |pid: u32| world.model.background(pid).0;
     assert_eq!((of(11), of(12), of(STRANGER)), (Framework::Flask, Framework::Flask, Framework::Python));
 }
 
@@ -53,7 +53,7 @@ fn a_worker_that_serves_before_it_beats_is_asked_then() {
     world.begins(11);
     assert_eq!(world.asked(), [11]);
     world.imports(11, "bottle");
-    assert_eq!(world.model.framework(21), Framework::Bottle);
+    assert_eq!(world.model.background(21).0, Framework::Bottle);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn a_reload_looks_again_at_a_worker_that_is_new() {
     assert!(world.asked().is_empty(), "it runs what it ran");
     world.worker(10, 12);
     assert_eq!(world.asked(), [12]);
-    assert_eq!(world.model.framework(12), Framework::Flask, "until it is known better");
+    assert_eq!(world.model.background(12).0, Framework::Flask, "until it is known better");
     world.imports(12, "django.core.handlers.base");
-    assert_eq!(world.model.framework(12), Framework::Django);
+    assert_eq!(world.model.background(12).0, Framework::Django);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn an_orphan_keeps_what_its_master_ran() {
     let mut world = World::serving();
     world.imports(11, "flask.app");
     world.end(10, 9, false);
-    assert_eq!(world.model.framework(11), Framework::Flask);
+    assert_eq!(world.model.background(11).0, Framework::Flask);
 }
 
 #[test]
@@ -88,5 +88,5 @@ fn what_a_target_says_is_not_looked_for() {
     world.model.given.targets = crate::identity::target::Targets::parse(&spec, &[]).unwrap();
     world.master(10);
     world.worker(10, 11);
-    assert_eq!((world.asked(), world.model.framework(11)), (vec![], Framework::Sanic));
+    assert_eq!((world.asked(), world.model.background(11).0), (vec![], Framework::Sanic));
 }
