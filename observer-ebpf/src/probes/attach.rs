@@ -25,6 +25,8 @@ use crate::process;
 use crate::socket;
 use crate::syscall;
 use crate::syscall::Arguments;
+use crate::tls;
+use crate::tls::Count;
 
 /// A kernel function, entered: the same handler by kprobe and by fentry.
 macro_rules! entered {
@@ -174,11 +176,26 @@ ended!(sys_exit_sendfile64 => io::end);
 begun!(sys_enter_splice => |cx| syscall::begin_splice(&cx));
 ended!(sys_exit_splice => io::end);
 
-// What the interpreter does with its time.
-#[uprobe]
-pub fn invoke_gc_callback_uprobe(cx: ProbeContext) -> u32 {
-    log::done(cx.as_ptr(), "invoke_gc_callback_uprobe", interpreter::passed(entry::stack(&cx)));
-    0
+/// A place in a program.
+macro_rules! passed {
+    ($program:ident => |$cx:ident| $handler:expr) => {
+        #[uprobe]
+        pub fn $program($cx: ProbeContext) -> u32 {
+            log::done($cx.as_ptr(), stringify!($program), $handler);
+            0
+        }
+    };
 }
+
+// Which bytes, before they are encrypted and after they are decrypted.
+passed!(ssl_read_uprobe => |cx| tls::begin(&cx, true, Count::Returned));
+passed!(ssl_read_ex_uprobe => |cx| tls::begin(&cx, true, Count::Written));
+passed!(ssl_write_uprobe => |cx| tls::begin(&cx, false, Count::Returned));
+passed!(ssl_write_ex_uprobe => |cx| tls::begin(&cx, false, Count::Written));
+passed!(ssl_done_uprobe => |cx| tls::end(&cx));
+passed!(ssl_free_uprobe => |cx| tls::freed(&cx));
+
+// What the interpreter does with its time.
+passed!(invoke_gc_callback_uprobe => |cx| interpreter::passed(entry::stack(&cx)));
 begun!(sys_enter_futex => |cx| interpreter::wait_begins(&cx));
 ended!(sys_exit_futex => interpreter::wait_ended);

@@ -1,6 +1,7 @@
 //! Accept and close: which connections there are.
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::Socket;
+use observer_ebpf::key::cipher;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
@@ -81,7 +82,17 @@ fn open(stream: Stream, accepted: u16) -> Option<*mut Socket> {
     let Stream { sk, family } = stream;
     let header = emit::header(Kind::Opened);
     let conn = Conn { sock: sk, born: header.at };
-    let socket = Socket { conn, received: 0, sent: 0, ignored: 0, zero: 0 };
+    let socket = Socket {
+        conn,
+        received: 0,
+        sent: 0,
+        session: 0,
+        plain_received: 0,
+        plain_sent: 0,
+        ready: 0,
+        ignored: 0,
+        cipher: if accepted == 1 { cipher::UNKNOWN } else { cipher::LATE },
+    };
     if SOCKETS.insert(sk, socket, 0).is_err() {
         emit::lost(Drop::SocketsFull);
         return None;

@@ -2,6 +2,7 @@
 mod check;
 mod recording;
 mod replay;
+mod sessions;
 mod sinks;
 mod timing;
 
@@ -47,6 +48,7 @@ use crate::stats::SharedDrops;
 pub use check::check;
 use recording::Recording;
 pub use replay::replay;
+use sessions::Sessions;
 use sinks::Sinks;
 use timing::Timing;
 
@@ -171,6 +173,7 @@ struct Observer {
     queues: queues::Reader,
     sampler: Sampler,
     timing: Timing,
+    sessions: Sessions,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -230,6 +233,7 @@ impl Observer {
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
             timing: Timing::new(config.collector, config.lock),
+            sessions: Sessions::new(true),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -303,6 +307,9 @@ impl Observer {
             match output {
                 Output::AskFacts(pid) => {
                     let facts = facts::read(pid, self.programs.find(pid), self.sampler.images());
+                    if let Ok(facts) = &facts {
+                        self.sessions.look(facts.key, &mut self.probes);
+                    }
                     let facts = facts.map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
@@ -312,6 +319,7 @@ impl Observer {
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {
+                    self.sessions.keep(&processes, &mut self.probes);
                     let mut samples = self.sampler.read(&processes);
                     self.timing.read(&mut self.probes, &mut self.sampler, &mut samples);
                     samples.queues = self.queues.read(samples.at, &processes, true);
@@ -361,6 +369,8 @@ impl Observer {
         } else if facts::start(pid) != Some(start) {
             self.probes.maps.unwatch(pid);
             self.step(&Input::Gone(pid)); // its end went by unseen
+        } else {
+            self.sessions.look(process, &mut self.probes);
         }
     }
 

@@ -191,7 +191,7 @@ pub(super) fn attach_point(program: &mut Program, point: &Point) -> Result<(), S
         ProgramKind::Syscall => {
             act_as(program, |probe: &mut TracePoint| probe.attach("syscalls", target).map(drop))
         }
-        ProgramKind::Uprobe => Ok(()), // only an interpreter's file has a place for it
+        ProgramKind::Uprobe => Ok(()), // only files of processes have a place for it
     };
     attached.map_err(sentence)
 }

@@ -166,7 +166,7 @@ impl Probes {
     }
 
     /// The places of a probe, if it is loaded.
-    fn points(&self, probe: &str) -> &'static [Point] {
+    pub(super) fn points(&self, probe: &str) -> &'static [Point] {
         let found = self.attachments.iter().find(|attachment| attachment.probe.name == probe);
         found.map_or(&[], |attachment| attachment.points())
     }

@@ -13,6 +13,7 @@ pub mod maps;
 pub mod offsets;
 pub mod pod;
 pub mod ring;
+pub mod sessions;
 
 use aya::Btf;
 use aya::Ebpf;
@@ -29,6 +30,7 @@ use observer_ebpf::counter::SLOTS;
 use offsets::Layout;
 use pod::Pod;
 use ring::Ring;
+use sessions::Sessions;
 
 /// The compiled probes; empty in a build with `SW_OBSERVE_EBPF=stub`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes"));
@@ -155,6 +157,8 @@ pub struct Probes {
     pub counters: Counters,
     /// The clocks of interpreters.
     pub clocks: Clocks,
+    /// Which TLS libraries have the probes.
+    sessions: Sessions,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
     #[cfg(feature = "probe-log")]
@@ -188,6 +192,7 @@ impl Probes {
             maps,
             counters,
             clocks,
+            sessions: Sessions::default(),
             attachments,
             #[cfg(feature = "probe-log")]
             log: log::ProbeLog::take(&mut ebpf),

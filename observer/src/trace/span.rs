@@ -141,8 +141,9 @@ impl Target<'_> {
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
 fn url(exchange: &Exchange, target: &Target<'_>) -> String {
+    let scheme = if exchange.encrypted { "https://" } else { "http://" };
     if exchange.method == "CONNECT" && target.authority.is_none() {
-        return format!("http://{}", target.path);
+        return [scheme, target.path].concat();
     }
     let named = exchange.host.as_deref().filter(|host| !host.is_empty()).or(target.authority);
     let host = match (named, &exchange.ends) {
@@ -151,9 +152,9 @@ fn url(exchange: &Exchange, target: &Target<'_>) -> String {
         (None, Ends::Unix | Ends::Unknown) => Cow::Borrowed("localhost"),
     };
     match target.path {
-        "*" => ["http://", &host].concat(),
-        path if path.starts_with('/') => ["http://", &host, path].concat(),
-        path => ["http://", &host, "/", path].concat(),
+        "*" => [scheme, &host].concat(),
+        path if path.starts_with('/') => [scheme, &host, path].concat(),
+        path => [scheme, &host, "/", path].concat(),
     }
 }
 
@@ -173,6 +174,7 @@ pub(super) mod tests {
                 local: "127.0.0.1:8000".parse().unwrap(),
                 peer: "10.0.0.9:40000".parse().unwrap(),
             },
+            encrypted: false,
             client: None,
             method: "GET".into(),
             target: "/a/b?c=d".into(),
@@ -301,6 +303,7 @@ pub(super) mod tests {
         assert_eq!(named("http://h", |e| e.host = None), pair("/", "http://h/"));
         assert_eq!(named("?q", same), pair("/", "http://example.test/"));
         assert_eq!(named("*", same), pair("*", "http://example.test"));
+        assert_eq!(named("/x", |e| e.encrypted = true), pair("/x", "https://example.test/x"));
         assert_eq!(
             named("/go/http://h/x", same),
             pair("/go/http://h/x", "http://example.test/go/http://h/x")
