@@ -188,6 +188,9 @@ macro_rules! passed {
 }
 
 // Which bytes, before they are encrypted and after they are decrypted.
+passed!(ssl_set_bio_uprobe => |cx| tls::made(&cx));
+passed!(ssl_set_accept_state_uprobe => |cx| tls::accepts(&cx));
+passed!(ssl_do_handshake_uprobe => |cx| tls::greets(&cx));
 passed!(ssl_read_uprobe => |cx| tls::begin(&cx, true, Count::Returned));
 passed!(ssl_read_ex_uprobe => |cx| tls::begin(&cx, true, Count::Written));
 passed!(ssl_write_uprobe => |cx| tls::begin(&cx, false, Count::Returned));

@@ -17,6 +17,7 @@ use crate::filter;
 use crate::kernel;
 use crate::kernel::offset;
 use crate::maps::SOCKETS;
+use crate::tls;
 
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
@@ -65,6 +66,7 @@ pub fn accepted(cx: &impl Entry) -> Option<()> {
 /// The running, watched process accepted the connection `sk`.
 #[inline(always)]
 pub fn accepted_sock(sk: u64) -> Option<()> {
+    tls::accepted();
     open(stream(sk)?, 1).map(|_| ())
 }
 

@@ -1,7 +1,9 @@
 //! OpenSSL's reads and writes: the bytes of a connection, as its process sees them.
 //!
-//! A session is bound to a connection once: by the first socket call inside one of its calls, or, where it works on memory,
-//! when it first gives bytes to the thread that has just read from an encrypted connection without a session.
+//! A session is bound to a connection once: by the first socket call inside one of its calls. A session that works on memory
+//! has none of those. It is bound when its handshake goes on, to the connection that the thread has read just before and that
+//! has no session: event loops hand over what they read at once. Of one that is older than the probes, its first bytes are
+//! that moment.
 use aya_ebpf::programs::ProbeContext;
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::Socket;
@@ -59,6 +61,64 @@ pub enum Count {
     Returned,
     /// It returns 1 and puts their number where its fourth argument points to.
     Written,
+}
+
+/// What [`SESSIONS`] has for a session that works on memory and is not bound.
+const MEMORY: Conn = Conn { sock: 0, born: 1 };
+/// The same for one that accepts: others ask for connections themselves.
+const SERVER: Conn = Conn { sock: 0, born: 2 };
+
+/// `SSL_set_bio(session, input, output)` is entered: a socket is both of them.
+#[inline(always)]
+pub fn made(cx: &ProbeContext) -> Option<()> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    let session = session(cx.arg(0)?);
+    let [input, output]: [u64; 2] = [cx.arg(1)?, cx.arg(2)?];
+    if input == output {
+        return SESSIONS.remove(session).ok();
+    }
+    SESSIONS.insert(session, MEMORY, 0).ok()
+}
+
+/// `SSL_set_accept_state(session)` is entered.
+#[inline(always)]
+pub fn accepts(cx: &ProbeContext) -> Option<()> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    let session = session(cx.arg(0)?);
+    // SAFETY: a live map value; its parts are written together before it is there.
+    if *unsafe { SESSIONS.get(session) }? != MEMORY {
+        return None;
+    }
+    SESSIONS.insert(session, SERVER, 0).ok()
+}
+
+/// `SSL_do_handshake(session)` is entered.
+#[inline(always)]
+pub fn greets(cx: &ProbeContext) -> Option<()> {
+    if !filter::watched_for(watch::TRAFFIC) {
+        return None;
+    }
+    let session = session(cx.arg(0)?);
+    // SAFETY: a live map value; its parts are written together before it is there.
+    if *unsafe { SESSIONS.get(session) }? != SERVER {
+        return None;
+    }
+    let socket = last_read().filter(|socket| socket.session == 0 && socket.cipher == cipher::YES)?;
+    bind(socket, session);
+    Some(())
+}
+
+/// The running thread has accepted a connection: what it read before belongs to none of its next sessions.
+#[inline(always)]
+pub fn accepted() {
+    let thread = filter::current();
+    if CIPHERS.get_ptr(thread).is_some() && CIPHERS.remove(thread).is_err() {
+        // It was there just now, and only this thread removes it; or the kernel made room meanwhile.
+    }
 }
 
 /// `SSL_read(session, buffer, size)`, or one of those like it, is entered.
@@ -213,15 +273,27 @@ fn open(conn: Conn) -> Option<&'static mut Socket> {
     (socket.conn.born == conn.born).then_some(socket)
 }
 
-/// Binds a session that works on memory, and that has just given so many bytes: they came from what the thread read last.
+/// Binds a session that is older than the probes, and that has just given so many bytes: they came from what the thread read
+/// last.
 #[inline(always)]
 fn fed(session: &Session, size: u64) -> Option<&'static mut Socket> {
+    if SESSIONS.get_ptr(*session).is_some() {
+        return None; // it is bound otherwise, or to a connection that is gone
+    }
+    let is_one = |socket: &&mut Socket| socket.session == 0 && socket.cipher == cipher::LATE;
+    let socket = last_read().filter(is_one).filter(|socket| socket.received > size)?;
+    bind(socket, *session);
+    Some(socket)
+}
+
+/// The encrypted connection that the running thread has read from last; it is told once.
+#[inline(always)]
+fn last_read() -> Option<&'static mut Socket> {
     let thread = filter::current();
     // SAFETY: the entry is this thread's own: nobody else writes or removes it.
     let conn = *unsafe { CIPHERS.get(thread) }?;
-    let socket = open(conn).filter(|socket| socket.session == 0 && socket.received > size)?;
-    bind(socket, *session);
-    Some(socket)
+    CIPHERS.remove(thread).ok()?;
+    open(conn)
 }
 
 /// Binds a session to a connection, and says that its bytes are seen from here on.

@@ -1,5 +1,5 @@
-//! OpenSSL as CPython's module `_ssl` uses it: which file a process maps, and where the functions begin and end that read,
-//! write and free.
+//! OpenSSL as CPython's module `_ssl` uses it: which file a process maps, and where the functions begin and end that read
+//! and write.
 //!
 //! A function ends at each of its returns, and at those of a function that it jumps to as its last act (`SSL_write_ex` to
 //! `SSL_write_ex2` from 3.3 on). The tables for unwinding, which stripping leaves, tell how far functions reach.
@@ -28,9 +28,18 @@ use super::collector::offset_of;
 use super::image::FileKey;
 
 /// What CPython calls: up to 3.9 `SSL_read` and `SSL_write`, then those with `_ex`.
-const FUNCTIONS: [&str; 5] = ["SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex", "SSL_free"];
-/// The last of them is left again without anything to be looked at.
-const RETURNING: usize = 4;
+const FUNCTIONS: [&str; 8] = [
+    "SSL_read",
+    "SSL_read_ex",
+    "SSL_write",
+    "SSL_write_ex",
+    "SSL_set_bio",
+    "SSL_set_accept_state",
+    "SSL_do_handshake",
+    "SSL_free",
+];
+/// So many of them move bytes, and say how many when they return.
+const MOVING: usize = 4;
 /// How the name of the shared library begins.
 const NAME: &str = "libssl.so";
 /// The most parts of a function, with those of the functions that it ends in.
@@ -41,9 +50,9 @@ const FILES: usize = 256;
 /// Offsets in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// Where `SSL_read`, `SSL_read_ex`, `SSL_write`, `SSL_write_ex` and `SSL_free` are entered, their arguments untouched.
-    pub begins: [u64; 5],
-    /// Where the first four return.
+    /// Where the functions are entered, in the order of `kernel::catalog`, with their arguments untouched.
+    pub begins: [u64; FUNCTIONS.len()],
+    /// Where those return that move bytes.
     pub ends: Vec<u64>,
 }
 
@@ -96,7 +105,7 @@ fn places<'a>(elf: &impl Object<'a>) -> Result<Places, &'static str> {
         return Err("it is not for x86-64");
     }
     let code = Code::of(elf).ok_or("it has no tables for unwinding")?;
-    let mut begins = [0; 5];
+    let mut begins = [0; FUNCTIONS.len()];
     let mut ends = BTreeSet::new();
     for (at, (name, begin)) in FUNCTIONS.into_iter().zip(&mut begins).enumerate() {
         let symbol = elf
@@ -107,7 +116,7 @@ fn places<'a>(elf: &impl Object<'a>) -> Result<Places, &'static str> {
         let function = function.ok_or("where its functions end is not known")?;
         let bytes = code.bytes(function.0, function.1).ok_or("its code is elsewhere")?;
         *begin = offset_of(elf, entry(bytes, function.0)).ok_or("its code is elsewhere")?;
-        if at < RETURNING {
+        if at < MOVING {
             ends.extend(returns(&code, function).ok_or("how its functions end is not known")?);
         }
     }
