@@ -118,7 +118,7 @@ fn every_release_is_read() {
             let launch = Launch::new(class, "wsgi_app:app").workers(1).python(&python).tls(version);
             let gunicorn = Gunicorn::start(&stage, &launch);
             observer.wait_instances(&gunicorn.workers());
-            let sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(14));
+            let sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(13));
             let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status.is_none()).collect();
             assert!(failed.is_empty(), "{path}: {failed:?}\n{}", gunicorn.log());
             observer.wait_requests(&gunicorn, &sent);

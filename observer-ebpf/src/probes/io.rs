@@ -192,7 +192,7 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         (true, 0) => header.at,
         (true, ready) => ready,
     };
-    if tls::hides(socket, call, size, ready) {
+    if tls::hides(socket, call, size, ready, header.at) {
         return None;
     }
     let mut record = Moved { header, conn, offset, ready, size: 0, flags: 0 };

@@ -52,6 +52,8 @@ pub struct Call {
     stack: u64,
     /// Whether it reads.
     receives: u64,
+    /// When its last socket call ended; 0: it has had none.
+    at: u64,
 }
 
 /// How a function says how many bytes it moved.
@@ -133,6 +135,7 @@ pub fn begin(cx: &ProbeContext, receives: bool, count: Count) -> Option<()> {
         count: if count == Count::Written { cx.arg(3)? } else { 0 },
         stack: entry::stack(cx),
         receives: u64::from(receives),
+        at: 0,
     };
     if TLS_CALLS.get_ptr(filter::current()).is_some() {
         emit::lost(Drop::MissedReturn);
@@ -179,7 +182,10 @@ pub fn end(cx: &ProbeContext) -> Option<()> {
         return None;
     }
     let ready = if receives { socket.ready } else { 0 };
-    let header = emit::header(kind);
+    let mut header = emit::header(kind);
+    if call.at != 0 {
+        header.at = call.at; // when the peer could see it, and not when the library came back
+    }
     let mut record = Moved { header, conn: socket.conn, offset, ready, size: 0, flags: moved::PLAIN };
     io::piece(&mut record, call.base, size, receives);
     Some(())
@@ -199,9 +205,9 @@ pub fn freed(cx: &ProbeContext) -> Option<()> {
     SESSIONS.remove(session).ok()
 }
 
-/// Whether bytes that a socket call moved are not to be reported: they are encrypted, and that is known.
+/// Whether bytes that a socket call moved then are not to be reported: they are encrypted, and that is known.
 #[inline(always)]
-pub fn hides(socket: &mut Socket, call: &io::Call, size: u64, ready: u64) -> bool {
+pub fn hides(socket: &mut Socket, call: &io::Call, size: u64, ready: u64, at: u64) -> bool {
     if socket.cipher == cipher::NO {
         return false;
     }
@@ -224,21 +230,18 @@ pub fn hides(socket: &mut Socket, call: &io::Call, size: u64, ready: u64) -> boo
     if receives {
         socket.ready = ready;
     }
-    if socket.session != 0 {
-        return true;
-    }
     let thread = filter::current();
-    // SAFETY: the entry is this thread's own: nobody else writes or removes it.
-    if let Some(within) = unsafe { TLS_CALLS.get(thread) } {
-        let session = within.session;
-        if bound(&session).is_none() {
-            bind(socket, session);
-            return true;
+    if let Some(within) = TLS_CALLS.get_ptr_mut(thread) {
+        // SAFETY: a live map value, of this thread's own.
+        let within = unsafe { &mut *within };
+        within.at = at;
+        if socket.session == 0 && bound(&within.session).is_none() {
+            bind(socket, within.session);
         }
-    } else if receives && CIPHERS.insert(thread, socket.conn, 0).is_err() {
+    } else if socket.session == 0 && receives && CIPHERS.insert(thread, socket.conn, 0).is_err() {
         emit::lost(Drop::CallsFull);
     }
-    announced
+    announced || socket.session != 0
 }
 
 /// Whether the first bytes of a call begin a TLS record; those of a connection begin a handshake.
