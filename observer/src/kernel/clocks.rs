@@ -58,7 +58,7 @@ pub struct Times {
 pub struct Clocks {
     interpreters: Mapped,
     /// Files that have the collector's probe.
-    files: BTreeMap<FileKey, UProbeLinkId>,
+    pub(super) files: BTreeMap<FileKey, UProbeLinkId>,
     /// Whether the lock's probe is attached, once that was tried.
     lock: Option<bool>,
 }

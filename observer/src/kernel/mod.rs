@@ -216,7 +216,11 @@ impl Probes {
 
     /// Detaches all probes; what they wrote and counted stays readable.
     pub fn detach(&mut self) {
+        let leaving = self.leave_files();
         self.programs = None;
+        if leaving.into_iter().any(|thread| thread.join().is_err()) {
+            tracing::debug!("a probe stays in a file");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use aya::Ebpf;
 use aya::programs::UProbe;
@@ -10,6 +11,7 @@ use aya::programs::uprobe::UProbeScope;
 
 use super::Probes;
 use super::attach;
+use super::catalog::COLLECTOR;
 use super::catalog::TLS;
 use super::clocks::FileKey;
 
@@ -46,7 +48,7 @@ impl Probes {
             match attach_at(ebpf, name, path, offset) {
                 Ok(link) => links.push((name, link)),
                 Err(why) => {
-                    detach(ebpf, links);
+                    drop(detach(ebpf, links));
                     return Err(why);
                 }
             }
@@ -61,8 +63,18 @@ impl Probes {
         let files = &mut self.sessions.files;
         let unused: Vec<FileKey> = files.keys().filter(|file| !used.contains(file)).copied().collect();
         for links in unused.iter().filter_map(|file| files.remove(file)) {
-            detach(ebpf, links);
+            drop(detach(ebpf, links));
         }
+    }
+
+    /// Takes all probes out of files; that is done when the threads are over.
+    pub(super) fn leave_files(&mut self) -> Vec<JoinHandle<()>> {
+        let collector = self.points(COLLECTOR).first();
+        let Some(ebpf) = self.programs.as_mut() else { return Vec::new() };
+        let links = std::mem::take(&mut self.sessions.files).into_values().flatten();
+        let collectors = std::mem::take(&mut self.clocks.files).into_values();
+        let collectors = collectors.filter_map(|link| Some((collector?.program, link)));
+        detach(ebpf, links.chain(collectors).collect())
     }
 }
 
@@ -72,12 +84,13 @@ fn attach_at(ebpf: &mut Ebpf, name: &str, path: &Path, offset: u64) -> Result<UP
     program.attach(offset, path, UProbeScope::AllProcesses).map_err(attach::sentence)
 }
 
-/// Begins go first, so that no call is left under way.
-fn detach(ebpf: &mut Ebpf, links: Vec<(&'static str, UProbeLinkId)>) {
-    for (name, link) in links.into_iter().rev() {
-        let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut UProbe>::try_from) else { continue };
-        if let Err(error) = program.detach(link) {
-            tracing::debug!(%error, "a probe stays in a file");
-        }
-    }
+/// Takes probes out of their files, each on a thread: it waits for the kernel to be done with each of them, a quarter of a
+/// second on some kernels, and can do so for all at once. Who joins the threads waits, too.
+fn detach(ebpf: &mut Ebpf, links: Vec<(&'static str, UProbeLinkId)>) -> Vec<JoinHandle<()>> {
+    let links = links.into_iter().filter_map(|(name, link)| {
+        let program: &mut UProbe = ebpf.program_mut(name)?.try_into().ok()?;
+        let link = program.take_link(link).ok()?;
+        Some(std::thread::spawn(move || drop(link)))
+    });
+    links.collect()
 }
