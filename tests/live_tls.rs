@@ -1,8 +1,10 @@
 //! Workers that encrypt themselves: their requests are reported as those of others are.
-#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![expect(clippy::panic, reason = "a test ends by panicking")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use harness::client::Address;
 use harness::client::Connection;
 use harness::client::Mode;
 use harness::client::Sent;
@@ -10,9 +12,11 @@ use harness::code::foreign_bytes;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::observer::Observer;
+use harness::observer::segments;
 use harness::python::releases;
 use harness::request::Request;
 use harness::stage::Stage;
+use harness::stage::must;
 use harness::stage::wait;
 use harness::tls::Version;
 use harness::traffic::mixed;
@@ -138,7 +142,7 @@ fn a_session_is_joined() {
         let stage = Stage::enter("tls_joined");
         let launch = launch.workers(1).args(&["--keep-alive", "30"]).tls(Version::New);
         let gunicorn = Gunicorn::start(&stage, &launch);
-        let mut connection = Connection::open(gunicorn.address()).unwrap();
+        let mut connection = must(Connection::open(gunicorn.address()), "connect");
         let before = connection.send(&Request::get("plain"));
         assert_eq!(before.status, Some(200), "{:?}\n{}", before.error, gunicorn.log());
         let observer = Observer::start(&[]);
@@ -147,6 +151,67 @@ fn a_session_is_joined() {
         observer.wait_requests(&gunicorn, &sent);
         Expectation::new(&gunicorn, &sent).check(&observer.stop());
     }
+}
+
+/// What a worker asks others over TLS meanwhile, on the same thread, is taken for nobody's request: neither where it encrypts
+/// itself nor where it does not and clients speak TLS to it all the same.
+#[test]
+fn sessions_that_ask_are_not_those_that_serve() {
+    let stage = Stage::enter("tls_outward");
+    let observer = Observer::start(&[]);
+    let inner = Gunicorn::start(&stage, &gthread().tls(Version::New));
+    let Address::Tls(to, _) = inner.address() else { panic!("not TLS") };
+    let launch = |class| Launch::new(class, "outward_app:app").workers(1);
+    let mut outward = Vec::new();
+    let classes = ["uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker"];
+    for class in classes {
+        for (launch, encrypts) in [(launch(class).tls(Version::New), true), (launch(class), false)] {
+            let outer = Gunicorn::start(&stage, &launch);
+            observer.wait_instances(&[inner.workers(), outer.workers()].concat());
+            let inside: Vec<Request> = (0..60).map(|_| Request::get("plain")).collect();
+            let ask = |inside: &Request| {
+                Request::get("ask").query(&format!("port={}&path={}", to.port(), inside.path))
+            };
+            let sent = send_all(outer.address(), Mode::New, 6, inside.iter().map(ask).collect());
+            let wrong = sent.iter().find(|sent| sent.status != Some(200) || !sent.body.ends_with(b"200 OK"));
+            assert!(wrong.is_none(), "{encrypts}: {wrong:?}\n{}", outer.log());
+            observer.wait_requests(&outer, &sent);
+            let mut seen = Vec::new();
+            observer.wait(PATIENCE, |lines| {
+                let paths = segments(lines, inner.service()).filter_map(|segment| segment.spans.last());
+                seen = paths.map(|span| span.operation.clone()).collect();
+                inside.iter().all(|request| seen.contains(&request.path))
+            });
+            let missing: Vec<&Request> =
+                inside.iter().filter(|inside| !seen.contains(&inside.path)).collect();
+            assert!(missing.is_empty(), "{encrypts}: {missing:?}\n{}", observer.stderr());
+            outward.push((outer, sent));
+        }
+    }
+    let report = observer.stop();
+    for (outer, sent) in &outward {
+        Expectation::new(outer, sent).check(&report);
+    }
+    let all = segments(&report.lines, inner.service()).count();
+    assert_eq!(all, 60 * outward.len());
+}
+
+/// Left encrypted when that is wanted: counted, and no instruction is marked.
+#[test]
+fn what_is_not_to_be_read_is_counted() {
+    let stage = Stage::enter("tls_left");
+    let observer = Observer::start(&["--no-worker-tls"]);
+    let gunicorn = Gunicorn::start(&stage, &gevent().workers(1).tls(Version::New));
+    observer.wait_instances(&gunicorn.workers());
+    let sent = send_all(gunicorn.address(), Mode::New, 1, mixed(5));
+    assert!(sent.iter().all(|sent| sent.status.is_some()), "{}", gunicorn.log());
+    assert_eq!(foreign_bytes(gunicorn.master(), LIBRARY), 0);
+    let mut gunicorn = gunicorn;
+    gunicorn.stop();
+    let report = observer.stop();
+    report.assert_code(0);
+    assert_eq!(report.drops(), &BTreeMap::from([("tls".to_owned(), 5)]));
+    assert_eq!(segments(&report.lines, gunicorn.service()).count(), 0);
 }
 
 /// The probes stay in the file when all workers go, and are taken out with the last process that uses it or with the

@@ -44,6 +44,7 @@ use crate::process::sample::Sampler;
 use crate::process::scan;
 use crate::python::image::Images;
 use crate::report::grpc::SettingsError;
+use crate::stats::Reason;
 use crate::stats::SharedDrops;
 pub use check::check;
 use recording::Recording;
@@ -233,7 +234,7 @@ impl Observer {
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
             timing: Timing::new(config.collector, config.lock),
-            sessions: Sessions::new(true),
+            sessions: Sessions::new(config.sessions),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -289,6 +290,8 @@ impl Observer {
         self.sinks.publish(&self.pipeline, self.records);
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
+            self.sessions.explain(self.pipeline.drops().get(Reason::Tls));
+            self.sessions.forget_ended(&mut self.probes);
         }
         self.sinks.flush();
     }
@@ -319,7 +322,7 @@ impl Observer {
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {
-                    self.sessions.keep(&processes, &mut self.probes);
+                    processes.iter().for_each(|key| self.sessions.look(*key, &mut self.probes));
                     let mut samples = self.sampler.read(&processes);
                     self.timing.read(&mut self.probes, &mut self.sampler, &mut samples);
                     samples.queues = self.queues.read(samples.at, &processes, true);

@@ -10,6 +10,9 @@ use crate::python::openssl;
 use crate::python::openssl::Libraries;
 use crate::python::openssl::Library;
 
+/// How often a process without a library is looked at: it may import one late.
+const LOOKS: u8 = 3;
+
 /// Processes with a TLS library.
 #[derive(Debug)]
 pub struct Sessions {
@@ -18,6 +21,8 @@ pub struct Sessions {
     users: BTreeMap<ProcessKey, User>,
     /// Files that could not have the probes, of which that was said.
     refused: BTreeSet<FileKey>,
+    /// It was said why connections are not read.
+    explained: bool,
 }
 
 /// A process that was looked at.
@@ -25,8 +30,7 @@ pub struct Sessions {
 struct User {
     /// Its library, if it has one that is known.
     file: Option<FileKey>,
-    /// It was found since those that are reported on were last named.
-    is_new: bool,
+    looks: u8,
 }
 
 impl Sessions {
@@ -37,29 +41,39 @@ impl Sessions {
             libraries: Libraries::default(),
             users: BTreeMap::new(),
             refused: BTreeSet::new(),
+            explained: false,
         }
     }
 
     /// Has the probes in the library of a process. Masters are looked at before their first worker serves: they have
     /// imported what makes sockets.
     pub fn look(&mut self, key: ProcessKey, probes: &mut Probes) {
-        if !self.enabled || self.users.get(&key).is_some_and(|user| user.file.is_some()) {
+        let (file, looks) = self.users.get(&key).map_or((None, 0), |user| (user.file, user.looks));
+        if !self.enabled || file.is_some() || looks >= LOOKS {
             return;
         }
         let file = openssl::library(key.pid).and_then(|library| self.attach(&library, key, probes));
-        self.users.insert(key, User { file, is_new: true });
+        self.users.insert(key, User { file, looks: looks + 1 });
     }
 
-    /// Looks at the processes that are reported on, and takes the probes out of files that none of them uses.
-    pub fn keep(&mut self, processes: &[ProcessKey], probes: &mut Probes) {
-        if !self.enabled {
-            return;
-        }
-        processes.iter().for_each(|key| self.look(*key, probes));
-        let named: BTreeSet<&ProcessKey> = processes.iter().collect();
-        self.users.retain(|key, user| named.contains(key) || std::mem::take(&mut user.is_new));
+    /// Takes the probes out of files whose processes have all ended.
+    pub fn forget_ended(&mut self, probes: &mut Probes) {
+        self.users.retain(|key, _| facts::start(key.pid) == Some(key.start));
         let used = self.users.values().filter_map(|user| user.file).collect();
         probes.keep_sessions(&used);
+    }
+
+    /// Says once why encrypted connections are counted, when the first was.
+    pub fn explain(&mut self, encrypted: u64) {
+        let without = self.users.iter().find(|(_, user)| user.file.is_none());
+        if let Some((ProcessKey { pid, .. }, _)) = without.filter(|_| encrypted > 0 && !self.explained) {
+            self.explained = true;
+            tracing::warn!(
+                pid,
+                "connections are encrypted, and this process has no libssl.so whose functions are known: \
+                 they are counted as tls (an OpenSSL inside the interpreter is not read yet)"
+            );
+        }
     }
 
     fn attach(&mut self, library: &Library, key: ProcessKey, probes: &mut Probes) -> Option<FileKey> {
