@@ -310,9 +310,6 @@ impl Observer {
             match output {
                 Output::AskFacts(pid) => {
                     let facts = facts::read(pid, self.programs.find(pid), self.sampler.images());
-                    if let Ok(facts) = &facts {
-                        self.sessions.look(facts.key, &mut self.probes);
-                    }
                     let facts = facts.map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
@@ -350,8 +347,11 @@ impl Observer {
                     self.disregard(process);
                 }
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
-                Output::Hello(_)
-                | Output::Bye(_)
+                Output::Hello(ref instance) => {
+                    self.sessions.look(instance.process, &mut self.probes);
+                    self.sinks.take(output);
+                }
+                Output::Bye(_)
                 | Output::Segment(_)
                 | Output::Event(_)
                 | Output::Role(_)
@@ -372,8 +372,6 @@ impl Observer {
         } else if facts::start(pid) != Some(start) {
             self.probes.maps.unwatch(pid);
             self.step(&Input::Gone(pid)); // its end went by unseen
-        } else {
-            self.sessions.look(process, &mut self.probes);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which TLS libraries the probes are in: those that watched processes map.
+//! Which TLS libraries the probes are in: those that instances map.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
@@ -45,8 +45,8 @@ impl Sessions {
         }
     }
 
-    /// Has the probes in the library of a process. Masters are looked at before their first worker serves: they have
-    /// imported what makes sockets.
+    /// Has the probes in the library of a process. Masters are looked at when they make their first slot: they have
+    /// imported what makes sockets by then.
     pub fn look(&mut self, key: ProcessKey, probes: &mut Probes) {
         let (file, looks) = self.users.get(&key).map_or((None, 0), |user| (user.file, user.looks));
         if !self.enabled || file.is_some() || looks >= LOOKS {
