@@ -212,7 +212,7 @@ fn code_is_marked_only_while_it_is_timed() {
     let launch = Launch::new("sync", "clocks_app:app").workers(1);
     let gunicorn = Gunicorn::start(&stage, &launch);
     let (master, worker) = (gunicorn.master(), *gunicorn.workers().first().unwrap());
-    let marks = || [foreign_bytes(master, "python"), foreign_bytes(worker, "python")];
+    let marks = || [master, worker].map(|pid| foreign_bytes(pid, "python") + foreign_bytes(pid, "libpython"));
     let name = gunicorn.worker_name(worker);
     for signal in [Signal::TERM, Signal::KILL] {
         assert_eq!(marks(), [0, 0]);

@@ -1,5 +1,4 @@
 //! Workers that encrypt themselves: their requests are reported as those of others are.
-#![expect(clippy::panic, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
