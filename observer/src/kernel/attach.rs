@@ -118,9 +118,9 @@ fn take_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point], when: When) -> Resu
         };
         match attached {
             Ok(()) => {}
-            Err(_) if point.optional => unload(ebpf, point),
+            Err(_) if point.optional => unload_point(ebpf, point),
             Err(why) => {
-                unload(ebpf, point);
+                unload_point(ebpf, point);
                 detach(ebpf, points.get(..at).unwrap_or_default());
                 return Err(format!("{}: {why}", point.program));
             }
@@ -130,12 +130,17 @@ fn take_points(ebpf: &mut Ebpf, btf: &Btf, points: &[Point], when: When) -> Resu
 }
 
 fn detach(ebpf: &mut Ebpf, points: &[Point]) {
-    points.iter().for_each(|point| unload(ebpf, point));
+    points.iter().for_each(|point| unload_point(ebpf, point));
+}
+
+fn unload_point(ebpf: &mut Ebpf, point: &Point) {
+    if let Some(program) = ebpf.program_mut(point.program) {
+        unload(program, point);
+    }
 }
 
 /// Unloading a program detaches it. It fails only for a program that is not loaded.
-fn unload(ebpf: &mut Ebpf, point: &Point) {
-    let Some(program) = ebpf.program_mut(point.program) else { return };
+pub(super) fn unload(program: &mut Program, point: &Point) {
     let unloaded = match point.kind() {
         ProgramKind::Kprobe | ProgramKind::Kretprobe => act_as(program, KProbe::unload),
         ProgramKind::Fentry => act_as(program, FEntry::unload),

@@ -21,6 +21,7 @@ use aya::EbpfLoader;
 
 use attach::Attachment;
 use attach::Rehearsal;
+use catalog::Point;
 use catalog::Variant;
 use clocks::Clocks;
 use costs::Costs;
@@ -217,7 +218,18 @@ impl Probes {
     /// Detaches all probes; what they wrote and counted stays readable.
     pub fn detach(&mut self) {
         let leaving = self.leave_files();
-        self.programs = None;
+        if let Some(mut ebpf) = self.programs.take() {
+            // The kernel takes its time for each link, and can do so for all at once.
+            let points: Vec<&Point> = self.attachments.iter().flat_map(Attachment::points).collect();
+            std::thread::scope(|scope| {
+                for (name, program) in ebpf.programs_mut() {
+                    let point = points.iter().find(|point| point.program == name);
+                    if let Some(point) = point {
+                        scope.spawn(|| attach::unload(program, point));
+                    }
+                }
+            });
+        }
         if leaving.into_iter().any(|thread| thread.join().is_err()) {
             tracing::debug!("a probe stays in a file");
         }
