@@ -7,14 +7,12 @@
     reason = "a test ends by panicking, and says what it compared"
 )]
 
-use std::fs;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::Duration;
 
 use harness::client::Client;
 use harness::client::Mode;
+use harness::code::foreign_bytes;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::meters;
@@ -25,9 +23,6 @@ use harness::python::releases;
 use harness::request::Request;
 use harness::stage::Stage;
 use harness::stage::wait;
-use procfs::process::MMPermissions;
-use procfs::process::MMapPath;
-use procfs::process::Process;
 use rustix::process::Signal;
 use serde::Deserialize;
 
@@ -209,24 +204,6 @@ fn waits_are_for_the_lock_and_for_nothing_else() {
     each("waits", compare_waits, &[("gthread", &["--threads", "2"])]);
 }
 
-/// Bytes of a process's code that are not those of the file that they come from.
-fn foreign_bytes(pid: u32) -> usize {
-    let process = Process::new(i32::try_from(pid).unwrap()).unwrap();
-    let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let maps = process.maps().unwrap();
-    let code = maps.into_iter().filter(|map| map.perms.contains(MMPermissions::EXECUTE));
-    let differ = code.filter_map(|map| {
-        let MMapPath::Path(path) = map.pathname else { return None };
-        let (begin, end) = map.address;
-        let mut now = vec![0; usize::try_from(end - begin).unwrap()];
-        memory.read_exact_at(&mut now, begin).unwrap();
-        let file = fs::read(path).unwrap();
-        let of_file = &file[usize::try_from(map.offset).unwrap()..];
-        Some(now.iter().zip(of_file).filter(|(now, then)| now != then).count())
-    });
-    differ.sum()
-}
-
 /// One instruction of a target is marked while it is watched, none when its runs are not to be timed, and none afterwards,
 /// however the observer ended.
 #[test]
@@ -235,7 +212,7 @@ fn code_is_marked_only_while_it_is_timed() {
     let launch = Launch::new("sync", "clocks_app:app").workers(1);
     let gunicorn = Gunicorn::start(&stage, &launch);
     let (master, worker) = (gunicorn.master(), *gunicorn.workers().first().unwrap());
-    let marks = || [foreign_bytes(master), foreign_bytes(worker)];
+    let marks = || [master, worker].map(|pid| foreign_bytes(pid, "python") + foreign_bytes(pid, "libpython"));
     let name = gunicorn.worker_name(worker);
     for signal in [Signal::TERM, Signal::KILL] {
         assert_eq!(marks(), [0, 0]);

@@ -96,7 +96,7 @@ fn plain(address: &Address, count: usize) -> Vec<Connection> {
 
 fn tcp(gunicorn: &Gunicorn) -> SocketAddr {
     match gunicorn.address() {
-        Address::Tcp(address) => *address,
+        Address::Tcp(address) | Address::Tls(address, _) => *address,
         Address::Unix(path) => panic!("a port is served, not {}", path.display()),
     }
 }
@@ -294,7 +294,7 @@ fn a_unix_socket_has_a_queue_too() {
     let pool = Gunicorn::start(&stage, &launch("gthread", &["--threads", "2"]).workers(1).unix());
     let path = |gunicorn: &Gunicorn| match gunicorn.address() {
         Address::Unix(path) => format!("unix:{}", path.display()),
-        Address::Tcp(address) => panic!("a Unix socket is served, not {address}"),
+        Address::Tcp(address) | Address::Tls(address, _) => panic!("a Unix socket is served, not {address}"),
     };
     observer.wait_instances(&[sync.workers(), pool.workers()].concat());
     let mut clients =

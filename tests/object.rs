@@ -24,8 +24,19 @@ const INSTRUCTION: u64 = 8;
 /// Where functions stand that programs share; their names are the compiler's own and change.
 const SHARED: &str = ".text";
 /// Every map, as `observer-ebpf/src/probes/maps.rs` declares them.
-const MAPS: [&str; 8] =
-    ["CALLS", "COUNTERS", "INTERPRETERS", "RECORDS", "SLOTS", "SOCKETS", "WAITS", "WATCHED"];
+const MAPS: [&str; 11] = [
+    "CALLS",
+    "CIPHERS",
+    "COUNTERS",
+    "INTERPRETERS",
+    "RECORDS",
+    "SESSIONS",
+    "SLOTS",
+    "SOCKETS",
+    "TLS_CALLS",
+    "WAITS",
+    "WATCHED",
+];
 /// Every global that the loader sets.
 const GLOBALS: [&str; 3] = ["FACTS", "OFFSETS", "WAKE_AT"];
 

@@ -66,16 +66,36 @@ wire! {
 
 wire! {
     /// Value of the map `SOCKETS`, keyed by the address of a `struct sock`.
-    pub struct Socket [40] {
+    pub struct Socket [72] {
         /// Which connection this is.
         pub conn: Conn,
         /// Bytes read so far.
         pub received: u64,
         /// Bytes written so far.
         pub sent: u64,
+        /// Address of the TLS session that it belongs to, in the process that uses it; 0 for none.
+        pub session: u64,
+        /// Bytes read so far, after decryption.
+        pub plain_received: u64,
+        /// Bytes written so far, before encryption.
+        pub plain_sent: u64,
+        /// When the encrypted bytes that were read last had been ready.
+        pub ready: u64,
         /// 1 when the observer does not want its bytes.
         pub ignored: u32,
-        /// Always zero.
-        pub zero: u32,
+        /// A number of [`cipher`].
+        pub cipher: u32,
     }
+}
+
+/// What [`Socket::cipher`] says.
+pub mod cipher {
+    /// No byte was seen yet.
+    pub const UNKNOWN: u32 = 0;
+    /// Its first bytes are TLS.
+    pub const YES: u32 = 1;
+    /// Its first bytes are not TLS.
+    pub const NO: u32 = 2;
+    /// It was there before it was seen: a call of a TLS library may still show that it is encrypted.
+    pub const LATE: u32 = 3;
 }

@@ -240,9 +240,16 @@ wire! {
         pub ready: u64,
         /// Bytes moved by this call; 0 is the end of the stream.
         pub size: u32,
-        /// Always zero.
-        pub zero: u32,
+        /// [`moved`] bits.
+        pub flags: u32,
     }
+}
+
+/// Bits of [`Moved::flags`].
+pub mod moved {
+    /// Bytes of a TLS session, as its process sees them, in streams of their own. With a size of 0: from here on they are
+    /// seen.
+    pub const PLAIN: u32 = 1;
 }
 
 wire! {

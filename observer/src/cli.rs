@@ -162,6 +162,9 @@ pub struct RunArgs {
     /// Do not time how long threads wait for the interpreter's lock: futex calls are not traced
     #[arg(long)]
     no_gil_wait: bool,
+    /// Do not read what workers encrypt themselves: no uprobe is put into their OpenSSL
+    #[arg(long)]
+    no_worker_tls: bool,
     /// How many segments wait for the OAP before the oldest is dropped
     #[arg(long, value_name = "N", default_value_t = 10_000, env = "SW_AGENT_TRACE_REPORTER_MAX_BUFFER_SIZE")]
     queue_size: usize,
@@ -282,6 +285,7 @@ impl From<RunArgs> for Raw {
             meter_period_s: args.meter_period,
             collector: !args.no_gc_pauses,
             lock: !args.no_gil_wait,
+            sessions: !args.no_worker_tls,
             queue_size: args.queue_size,
             print: args.print.map(Printing::from),
             metrics_listen: args.metrics_listen,

@@ -42,6 +42,8 @@ pub struct Raw {
     pub collector: bool,
     /// Without `--no-gil-wait`
     pub lock: bool,
+    /// Without `--no-worker-tls`
+    pub sessions: bool,
     /// `--queue-size`
     pub queue_size: usize,
     /// `--print`
@@ -88,6 +90,8 @@ pub struct Config {
     pub collector: bool,
     /// Whether waits for the interpreters' lock are timed.
     pub lock: bool,
+    /// Whether what workers encrypt themselves is read.
+    pub sessions: bool,
     /// The probes' settings.
     pub kernel: kernel::Settings,
     /// Least level of the lines that are logged.
@@ -163,6 +167,7 @@ impl Config {
             meter_period,
             collector: raw.collector,
             lock: raw.lock,
+            sessions: raw.sessions,
             kernel,
             log_level,
         })

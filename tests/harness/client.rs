@@ -14,7 +14,12 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use rustls::ClientConnection;
+use rustls::StreamOwned;
+
 use crate::request::Request;
+use crate::tls;
+use crate::tls::Version;
 
 /// The longest that one read or write waits.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,6 +31,8 @@ const LIMIT: usize = 64 << 20;
 pub enum Address {
     /// A TCP port.
     Tcp(SocketAddr),
+    /// A TCP port where TLS is spoken, in this version.
+    Tls(SocketAddr, Version),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -34,7 +41,7 @@ impl Address {
     /// The `Host` header for it.
     pub fn host(&self) -> String {
         match self {
-            Self::Tcp(address) => address.to_string(),
+            Self::Tcp(address) | Self::Tls(address, _) => address.to_string(),
             Self::Unix(_) => "localhost".into(),
         }
     }
@@ -48,6 +55,12 @@ trait Socket: Read + Write + Debug + Send {
 impl Socket for TcpStream {
     fn finish(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Socket for StreamOwned<ClientConnection, TcpStream> {
+    fn finish(&self) -> io::Result<()> {
+        self.sock.shutdown(Shutdown::Write)
     }
 }
 
@@ -66,6 +79,8 @@ pub struct Sent {
     pub path: String,
     /// `Host` header as sent.
     pub host: String,
+    /// It went over TLS.
+    pub encrypted: bool,
     /// Status, when a response came.
     pub status: Option<u16>,
     /// The process that `X-Worker` names.
@@ -105,6 +120,7 @@ impl Head {
 pub struct Connection {
     socket: Box<dyn Socket>,
     host: String,
+    encrypted: bool,
     port: Option<u16>,
     unread: Vec<u8>,
     open: bool,
@@ -114,13 +130,16 @@ impl Connection {
     /// Connects.
     pub fn open(address: &Address) -> io::Result<Self> {
         let (socket, port): (Box<dyn Socket>, _) = match address {
-            Address::Tcp(to) => {
+            Address::Tcp(to) | Address::Tls(to, _) => {
                 let socket = TcpStream::connect_timeout(to, PATIENCE)?;
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(Some(PATIENCE))?;
                 socket.set_write_timeout(Some(PATIENCE))?;
                 let port = socket.local_addr()?.port();
-                (Box::new(socket), Some(port))
+                match address {
+                    Address::Tls(_, version) => (Box::new(tls::over(socket, *version)), Some(port)),
+                    Address::Tcp(_) | Address::Unix(_) => (Box::new(socket), Some(port)),
+                }
             }
             Address::Unix(path) => {
                 let socket = UnixStream::connect(path)?;
@@ -129,7 +148,8 @@ impl Connection {
                 (Box::new(socket), None)
             }
         };
-        Ok(Self { socket, host: address.host(), port, unread: Vec::new(), open: true })
+        let encrypted = matches!(address, Address::Tls(..));
+        Ok(Self { socket, host: address.host(), encrypted, port, unread: Vec::new(), open: true })
     }
 
     /// Whether the server has not said that it closes.
@@ -182,6 +202,7 @@ impl Connection {
             method: request.method.into(),
             path: request.path.clone(),
             host: request.host(&self.host),
+            encrypted: self.encrypted,
             status: None,
             worker: None,
             port: self.port,
@@ -359,6 +380,7 @@ fn refused(request: &Request, error: &io::Error) -> Sent {
         method: request.method.into(),
         path: request.path.clone(),
         host: String::new(),
+        encrypted: false,
         status: None,
         worker: None,
         port: None,

@@ -19,6 +19,8 @@ use crate::stage::Stage;
 use crate::stage::must;
 use crate::stage::package;
 use crate::stage::wait;
+use crate::tls;
+use crate::tls::Version;
 
 /// How long gunicorn may take to start, reload or stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +48,8 @@ pub struct Launch {
     pub python: Option<Python>,
     /// Starts it with the SkyWalking Python agent inside.
     pub agent: bool,
+    /// Its workers speak TLS themselves, and clients this version.
+    pub tls: Option<Version>,
 }
 
 impl Launch {
@@ -62,7 +66,14 @@ impl Launch {
             env: Vec::new(),
             python: None,
             agent: false,
+            tls: None,
         }
+    }
+
+    /// With a certificate, for clients of this version.
+    pub fn tls(mut self, version: Version) -> Self {
+        self.tls = Some(version);
+        self
     }
 
     /// With the SkyWalking Python agent inside, which its environment has.
@@ -197,6 +208,10 @@ impl Gunicorn {
             &bind,
         ]);
         command.arg("--config").arg(apps.join("gunicorn.conf.py"));
+        if launch.tls.is_some() {
+            let (certificate, key) = tls::certificate(&dir);
+            command.arg("--certfile").arg(certificate).arg("--keyfile").arg(key);
+        }
         command.args(&launch.args).arg(launch.app);
         let child = must(command.spawn(), format_args!("start {command:?}"));
         let mut gunicorn =
@@ -206,13 +221,17 @@ impl Gunicorn {
         } else if !launch.unix {
             gunicorn.address = Address::Tcp(gunicorn.listening());
         }
+        if let (Some(version), Address::Tcp(address)) = (launch.tls, &gunicorn.address) {
+            gunicorn.address = Address::Tls(*address, version);
+        }
         gunicorn
     }
 
     fn listening(&mut self) -> std::net::SocketAddr {
         let found = wait(PATIENCE, || {
             let log = self.log();
-            let line = log.lines().find_map(|line| line.split_once("Listening at: http://"))?.1;
+            let line = log.lines().find_map(|line| line.split_once("Listening at: http"))?.1;
+            let line = line.trim_start_matches('s').strip_prefix("://")?;
             line.split(' ').next()?.parse().ok()
         });
         found.unwrap_or_else(|| panic!("gunicorn does not listen:\n{}", self.log()))

@@ -2,6 +2,7 @@
 
 pub mod cgroup; // control groups for one test
 pub mod client; // an HTTP client that knows what it sent, when, and who answered
+pub mod code; // the code of a process against its files
 pub mod collector; // a recording SkyWalking collector
 pub mod container; // a gunicorn in namespaces and a root of its own
 pub mod dashboard; // the files of deploy/oap
@@ -18,6 +19,7 @@ pub mod request; // what the client sends: a request and how its bytes are cut
 pub mod sample; // reports made up
 pub mod scrape; // a page in Prometheus text: asked for, read, checked
 pub mod stage; // one live test: alone on the machine, with a service name of its own
+pub mod tls; // a client's TLS, and a certificate for a server
 pub mod traffic; // many requests over many connections
 pub mod usage; // what a process has used
 pub mod verdict; // what the observer saw against what happened

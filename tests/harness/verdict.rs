@@ -228,7 +228,8 @@ fn span_faults(sent: &Sent, span: &Span, component: i32) -> Vec<String> {
         }
     };
     let status = sent.status.map(|status| status.to_string());
-    let url = format!("http://{}{}", sent.host, sent.path);
+    let scheme = if sent.encrypted { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", sent.host, sent.path);
     let rest = span.tag("http.url").and_then(|found| found.strip_prefix(&url));
     let names: Vec<_> = span.tags.iter().map(|(name, _)| name.as_str()).collect();
     check(

@@ -71,6 +71,7 @@ impl Part {
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
+                Need { package: "openssl", present: || shell::found("openssl").is_some() },
                 Need { package: "patchelf", present: || shell::found("patchelf").is_some() },
                 Need { package: "gosu", present: || shell::found("gosu").is_some() },
                 Need { package: "supervisor", present: || shell::found("supervisord").is_some() },

@@ -29,6 +29,8 @@ use crate::process;
 use crate::socket;
 use crate::syscall;
 use crate::syscall::Arguments;
+use crate::tls;
+use crate::tls::Count;
 
 /// A kernel function, entered: the same handler by kprobe and by fentry, and by a second fentry where one is named.
 macro_rules! entered {
@@ -204,11 +206,29 @@ ended!(sys_exit_sendfile64, sys_exit_sendfile64_again => io::end);
 begun!(sys_enter_splice, sys_enter_splice_again => |cx| syscall::begin_splice(&cx));
 ended!(sys_exit_splice, sys_exit_splice_again => io::end);
 
-// What the interpreter does with its time.
-#[uprobe]
-pub fn invoke_gc_callback_uprobe(cx: ProbeContext) -> u32 {
-    log::done(cx.as_ptr(), "invoke_gc_callback_uprobe", interpreter::passed(entry::stack(&cx)));
-    0
+/// A place in a program.
+macro_rules! passed {
+    ($program:ident => |$cx:ident| $handler:expr) => {
+        #[uprobe]
+        pub fn $program($cx: ProbeContext) -> u32 {
+            log::done($cx.as_ptr(), stringify!($program), $handler);
+            0
+        }
+    };
 }
+
+// Which bytes, before they are encrypted and after they are decrypted.
+passed!(ssl_set_bio_uprobe => |cx| tls::made(&cx));
+passed!(ssl_set_accept_state_uprobe => |cx| tls::accepts(&cx));
+passed!(ssl_do_handshake_uprobe => |cx| tls::greets(&cx));
+passed!(ssl_read_uprobe => |cx| tls::begin(&cx, true, Count::Returned));
+passed!(ssl_read_ex_uprobe => |cx| tls::begin(&cx, true, Count::Written));
+passed!(ssl_write_uprobe => |cx| tls::begin(&cx, false, Count::Returned));
+passed!(ssl_write_ex_uprobe => |cx| tls::begin(&cx, false, Count::Written));
+passed!(ssl_done_uprobe => |cx| tls::end(&cx));
+passed!(ssl_free_uprobe => |cx| tls::freed(&cx));
+
+// What the interpreter does with its time.
+passed!(invoke_gc_callback_uprobe => |cx| interpreter::passed(entry::stack(&cx)));
 begun!(sys_enter_futex => |cx| interpreter::wait_begins(&cx));
 ended!(sys_exit_futex => interpreter::wait_ended);

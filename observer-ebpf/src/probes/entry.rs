@@ -56,6 +56,16 @@ impl Entry for BtfTracePointContext {
 /// Which word of x86-64's `struct pt_regs` is the stack pointer; no place for a uprobe is known elsewhere.
 const STACK_POINTER: usize = 19;
 
+/// Which one holds what a function returns.
+const RESULT: usize = 10;
+
+/// What a function is about to return, at a uprobe of its last instruction.
+#[inline(always)]
+pub fn result(cx: &ProbeContext) -> u64 {
+    // SAFETY: the context of a uprobe's program is the process's registers, at least so many words.
+    unsafe { *cx.as_ptr().cast::<u64>().wrapping_add(RESULT) }
+}
+
 /// The stack pointer of the process at a uprobe.
 #[inline(always)]
 pub fn stack(cx: &ProbeContext) -> u64 {

@@ -20,6 +20,7 @@ use crate::maps::CALLS;
 use crate::maps::RECORDS;
 use crate::socket;
 use crate::socket::Stream;
+use crate::tls;
 
 /// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE`: such a call does not move the stream.
 pub const MSG_ASIDE: u64 = 1 | 2 | 0x2000;
@@ -63,7 +64,7 @@ pub struct Call {
     ready: u64,
     family: u16,
     /// Whether it reads.
-    receives: u16,
+    pub receives: u16,
     /// Whether the second of two programs noted it.
     again: u32,
 }
@@ -190,8 +191,8 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
     let total = if receives { &mut socket.received } else { &mut socket.sent };
     let offset = *total;
     *total = offset + size;
-    let (conn, ignored) = (socket.conn, socket.ignored);
-    if ignored != 0 {
+    let conn = socket.conn;
+    if socket.ignored != 0 {
         return None;
     }
     let header = emit::header(if receives { Kind::Received } else { Kind::Sent });
@@ -200,7 +201,10 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         (true, 0) => header.at,
         (true, ready) => ready,
     };
-    let mut record = Moved { header, conn, offset, ready, size: 0, zero: 0 };
+    if tls::hides(socket, call, size, ready, header.at) {
+        return None;
+    }
+    let mut record = Moved { header, conn, offset, ready, size: 0, flags: 0 };
     let mut left = size;
     if size == 0 {
         emit::record(record); // the end of the stream
@@ -228,7 +232,7 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
 
 /// Base and length of the `n`th buffer.
 #[inline(always)]
-fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
+pub fn segment(buffers: &Buffers, n: u32, left: u64) -> Option<(u64, u64)> {
     if n >= buffers.segments {
         return None;
     }
@@ -256,7 +260,7 @@ pub fn counted<T>(value: Option<T>, reason: Drop) -> Option<T> {
 /// A function of its own: inlined into the loop over buffers it would make the verifier walk every
 /// combination of sizes.
 #[inline(never)]
-fn piece(record: &mut Moved, base: u64, size: u64, receives: bool) {
+pub fn piece(record: &mut Moved, base: u64, size: u64, receives: bool) {
     let cap = if receives { RECEIVE_CAP } else { SEND_CAP } as u64;
     let copied = if base == 0 { 0 } else { size.min(cap) };
     record.size = size as u32;

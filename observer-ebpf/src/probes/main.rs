@@ -18,6 +18,7 @@ mod process;
 mod program;
 mod socket;
 mod syscall;
+mod tls;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {} // lets host tools check the probes

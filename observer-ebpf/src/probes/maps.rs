@@ -9,8 +9,11 @@ use observer_ebpf::key;
 use observer_ebpf::key::Interpreter;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::Watch;
+use observer_ebpf::record::Conn;
 
 use crate::io::Call;
+use crate::tls;
+use crate::tls::Session;
 
 /// Records on their way out; the loader sets its size (`--ring-size`).
 #[map]
@@ -34,6 +37,18 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(32_76
 /// Socket calls between their start and their end, by thread: at most one per thread.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
+
+/// Calls of a TLS library between their start and their end, by thread.
+#[map]
+pub static TLS_CALLS: HashMap<u64, tls::Call> = HashMap::with_max_entries(16_384, 0);
+
+/// Sockets of TLS sessions. Those that were not freed go when the map is full.
+#[map]
+pub static SESSIONS: LruHashMap<Session, Conn> = LruHashMap::with_max_entries(32_768, 0);
+
+/// Which encrypted connection a thread read last, while its session is not known.
+#[map]
+pub static CIPHERS: LruHashMap<u64, Conn> = LruHashMap::with_max_entries(4_096, 0);
 
 /// `BPF_F_MMAPABLE` of `<linux/bpf.h>`, from 5.5.
 const MMAPABLE: u32 = 1 << 10;

@@ -1,6 +1,7 @@
 //! Accept and close: which connections there are.
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::Socket;
+use observer_ebpf::key::cipher;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
@@ -16,6 +17,7 @@ use crate::filter;
 use crate::kernel;
 use crate::kernel::offset;
 use crate::maps::SOCKETS;
+use crate::tls;
 
 const SOCK_STREAM: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
@@ -67,6 +69,7 @@ const JUST_NOW: u64 = 100_000_000;
 /// The running, watched process accepted the connection `sk`.
 #[inline(always)]
 pub fn accepted_sock(sk: u64) -> Option<()> {
+    tls::accepted();
     if let Some(socket) = SOCKETS.get_ptr(sk) {
         // SAFETY: a live map value.
         let Socket { conn, received, sent, .. } = unsafe { *socket };
@@ -91,7 +94,17 @@ fn open(stream: Stream, accepted: u16) -> Option<*mut Socket> {
     let Stream { sk, family } = stream;
     let header = emit::header(Kind::Opened);
     let conn = Conn { sock: sk, born: header.at };
-    let socket = Socket { conn, received: 0, sent: 0, ignored: 0, zero: 0 };
+    let socket = Socket {
+        conn,
+        received: 0,
+        sent: 0,
+        session: 0,
+        plain_received: 0,
+        plain_sent: 0,
+        ready: 0,
+        ignored: 0,
+        cipher: if accepted == 1 { cipher::UNKNOWN } else { cipher::LATE },
+    };
     if SOCKETS.insert(sk, socket, 0).is_err() {
         emit::lost(Drop::SocketsFull);
         return None;

@@ -2,6 +2,7 @@
 mod check;
 mod recording;
 mod replay;
+mod sessions;
 mod sinks;
 mod timing;
 
@@ -43,10 +44,12 @@ use crate::process::sample::Sampler;
 use crate::process::scan;
 use crate::python::image::Images;
 use crate::report::grpc::SettingsError;
+use crate::stats::Reason;
 use crate::stats::SharedDrops;
 pub use check::check;
 use recording::Recording;
 pub use replay::replay;
+use sessions::Sessions;
 use sinks::Sinks;
 use timing::Timing;
 
@@ -171,6 +174,7 @@ struct Observer {
     queues: queues::Reader,
     sampler: Sampler,
     timing: Timing,
+    sessions: Sessions,
     outputs: Vec<Output>,
     ticks: u32,
     /// Entries of the ring that were read.
@@ -230,6 +234,7 @@ impl Observer {
             queues: queues::Reader::default(),
             sampler: Sampler::start(),
             timing: Timing::new(config.collector, config.lock),
+            sessions: Sessions::new(config.sessions),
             outputs: Vec::new(),
             ticks: 0,
             records: 0,
@@ -286,6 +291,8 @@ impl Observer {
         self.sinks.publish(&self.pipeline, self.records);
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
+            self.sessions.explain(self.pipeline.drops().get(Reason::Tls));
+            self.sessions.forget_ended(&mut self.probes);
         }
         self.sinks.flush();
     }
@@ -314,6 +321,7 @@ impl Observer {
                     self.step(&found);
                 }
                 Output::AskSamples(processes) => {
+                    processes.iter().for_each(|key| self.sessions.look(*key, &mut self.probes));
                     let mut samples = self.sampler.read(&processes);
                     self.timing.read(&mut self.probes, &mut self.sampler, &mut samples);
                     samples.queues = self.queues.read(samples.at, &processes, true);
@@ -341,8 +349,11 @@ impl Observer {
                     self.disregard(process);
                 }
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
-                Output::Hello(_)
-                | Output::Bye(_)
+                Output::Hello(ref instance) => {
+                    self.sessions.look(instance.process, &mut self.probes);
+                    self.sinks.take(output);
+                }
+                Output::Bye(_)
                 | Output::Segment(_)
                 | Output::Event(_)
                 | Output::Role(_)

@@ -19,6 +19,7 @@ use observer_ebpf::record::Closed;
 use observer_ebpf::record::Conn;
 use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
+use observer_ebpf::record::moved;
 use pair::Connection;
 use pair::Verdict;
 use std::net::IpAddr;
@@ -86,6 +87,8 @@ pub struct Exchange {
     pub tid: u32,
     /// Between whom.
     pub ends: Ends,
+    /// They spoke TLS.
+    pub encrypted: bool,
     /// Whom a proxy in front named as its client.
     pub client: Option<SocketAddr>,
     /// Upper-case method as sent.
@@ -145,8 +148,19 @@ pub struct Exchanges {
 #[derive(Debug)]
 enum Followed {
     Yes(Box<Connection>),
+    /// It is encrypted, and nothing of its session was seen yet.
+    Encrypted(Box<Encrypted>),
     /// Given up; kept so that records still on their way do not open it again.
     No,
+}
+
+/// A connection whose session was not seen yet.
+#[derive(Debug)]
+struct Encrypted {
+    /// The process that read its first byte.
+    pid: u32,
+    ends: Ends,
+    accepted: Option<KernelTime>,
 }
 
 impl Exchanges {
@@ -159,7 +173,7 @@ impl Exchanges {
     pub fn opened(&mut self, opened: &Opened, findings: &mut Findings) {
         match self.connections.touch(opened.conn) {
             Known::There(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
-            Known::There(Followed::No) | Known::Over => {}
+            Known::There(Followed::Encrypted(_) | Followed::No) | Known::Over => {}
             Known::Not => {
                 let accepted = (opened.accepted == 1).then_some(KernelTime(opened.header.at));
                 self.follow(opened.conn, Ends::of(opened), accepted, findings);
@@ -179,22 +193,33 @@ impl Exchanges {
 
     /// The last reference to a connection went away.
     pub fn closed(&mut self, closed: &Closed, findings: &mut Findings) {
-        if let Some(Followed::Yes(mut connection)) = self.connections.remove(closed.conn) {
-            let at = KernelTime(closed.header.at);
-            connection.closed(at, findings);
-            connection.idle(at, findings);
-            if self.spare.len() < SPARE {
-                self.spare.push(connection);
+        match self.connections.remove(closed.conn) {
+            Some(Followed::Yes(mut connection)) => {
+                let at = KernelTime(closed.header.at);
+                connection.closed(at, findings);
+                connection.idle(at, findings);
+                if self.spare.len() < SPARE {
+                    self.spare.push(connection);
+                }
             }
+            Some(Followed::Encrypted(_)) => findings.drops.count(Reason::Tls),
+            Some(Followed::No) | None => {}
         }
     }
 
     /// A process ended: so do the exchanges that it had open. Others may go on with its connections.
     pub fn exited(&mut self, pid: u32, at: KernelTime, findings: &mut Findings) {
         for followed in self.connections.values_mut() {
-            if let Followed::Yes(connection) = followed {
-                connection.exited(pid, at, findings);
-                connection.turn(at, findings);
+            match followed {
+                Followed::Yes(connection) => {
+                    connection.exited(pid, at, findings);
+                    connection.turn(at, findings);
+                }
+                Followed::Encrypted(encrypted) if encrypted.pid == pid => {
+                    findings.drops.count(Reason::Tls);
+                    *followed = Followed::No;
+                }
+                Followed::Encrypted(_) | Followed::No => {}
             }
         }
     }
@@ -219,10 +244,22 @@ impl Exchanges {
                 followed
             }
         };
+        let is_plain = moved.flags & moved::PLAIN != 0;
+        if is_plain {
+            decrypt(followed);
+        }
         let Followed::Yes(connection) = followed else { return };
+        if connection.decrypted != is_plain || (is_plain && moved.size == 0) {
+            return;
+        }
         let at = KernelTime(moved.header.at);
         match guarded(|| step(connection, findings)) {
             Some(Verdict::Follow) => return connection.turn(at, findings),
+            Some(Verdict::Encrypted) => {
+                let (pid, ends, accepted) = (moved.header.tgid, connection.ends.clone(), connection.accepted);
+                *followed = Followed::Encrypted(Box::new(Encrypted { pid, ends, accepted }));
+                return;
+            }
             Some(Verdict::GiveUp) => connection.given_up(findings),
             None => findings.drops.count(Reason::ParserPanic),
         }
@@ -249,9 +286,24 @@ impl Exchanges {
                 findings.drops.count(Reason::ConnectionsFull);
                 idle.idle(KernelTime(conn.born), findings);
             }
+            Displaced::Earlier(Followed::Encrypted(_)) | Displaced::Idle(Followed::Encrypted(_)) => {
+                findings.drops.count(Reason::Tls);
+            }
             Displaced::Earlier(Followed::No) | Displaced::Idle(Followed::No) | Displaced::Nothing => {}
         }
     }
+}
+
+/// The bytes of a connection are those of its session from here on.
+fn decrypt(followed: &mut Followed) {
+    let (ends, accepted) = match followed {
+        Followed::Yes(connection) if !connection.decrypted => (connection.ends.clone(), connection.accepted),
+        Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted),
+        Followed::Yes(_) | Followed::No => return,
+    };
+    let mut connection = Box::new(Connection::new(ends, accepted));
+    connection.decrypted = true;
+    *followed = Followed::Yes(connection);
 }
 
 /// The one place where a panic is caught: a hostile stream must not end the observer. The connection is given

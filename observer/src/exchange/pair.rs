@@ -44,11 +44,15 @@ const UNKNOWN_LIMIT: u32 = 1_024;
 pub(super) enum Verdict {
     Follow,
     GiveUp,
+    /// It is encrypted.
+    Encrypted,
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    ends: Ends,
+    pub(super) ends: Ends,
+    /// Its bytes are those of a TLS session.
+    pub(super) decrypted: bool,
     /// Whom a proxy in front named as its client.
     client: Option<SocketAddr>,
     /// The worker serves here. False until that is known.
@@ -65,7 +69,7 @@ pub(super) struct Connection {
     read: u64,
     waiting: VecDeque<Waiting>,
     /// When it was accepted, until a request was read.
-    accepted: Option<KernelTime>,
+    pub(super) accepted: Option<KernelTime>,
     /// The response being written answers the first of `waiting`, not nobody.
     answering: bool,
     /// The server said that it closes the connection after this response.
@@ -92,6 +96,7 @@ impl Connection {
         let stream = if is_new { Stream::from_start() } else { Stream::from_middle() };
         Connection {
             ends,
+            decrypted: false,
             client: None,
             inbound: is_new,
             accepted,
@@ -256,7 +261,7 @@ impl Connection {
     /// that its server is about to close is not worth the trouble of asking.
     fn or_drained(&self, verdict: Verdict) -> Verdict {
         let drained = self.requests.is_stopped() && self.waiting.is_empty() && !self.last;
-        if drained { Verdict::GiveUp } else { verdict }
+        if drained && verdict == Verdict::Follow { Verdict::GiveUp } else { verdict }
     }
 
     fn read(&mut self, mut piece: Piece<'_>, chunk: &Chunk<'_>, findings: &mut Findings) -> Verdict {
@@ -288,6 +293,7 @@ impl Connection {
                 }
                 Some(Event::Head(head)) => self.asked(head, &mut findings.drops),
                 Some(Event::Ended) => self.reading = None,
+                Some(Event::Failed(Fault::Tls)) if !self.decrypted => return Verdict::Encrypted,
                 Some(Event::Failed(fault)) => {
                     // A request whose head was read is told, wherever its body ends.
                     if self.reading.take().is_none() {
@@ -353,6 +359,7 @@ impl Connection {
                 pid,
                 tid,
                 ends: self.ends.clone(),
+                encrypted: self.decrypted,
                 client: self.client,
                 method: head.method,
                 target: head.target,

@@ -142,9 +142,9 @@ fn take_points(ebpf: &mut Ebpf, kernel: &Kernel, points: &[Point], when: When) -
         });
         match attached {
             Ok(()) => {}
-            Err(_) if point.optional => unload(ebpf, point),
+            Err(_) if point.optional => unload_point(ebpf, point),
             Err(why) => {
-                unload(ebpf, point);
+                unload_point(ebpf, point);
                 detach(ebpf, points.get(..at).unwrap_or_default());
                 return Err(format!("{}: {why}", point.program));
             }
@@ -154,19 +154,19 @@ fn take_points(ebpf: &mut Ebpf, kernel: &Kernel, points: &[Point], when: When) -
 }
 
 fn detach(ebpf: &mut Ebpf, points: &[Point]) {
-    points.iter().for_each(|point| unload(ebpf, point));
+    points.iter().for_each(|point| unload_point(ebpf, point));
 }
 
-/// Unloading a program detaches it. It fails only for a program that is not loaded.
-fn unload(ebpf: &mut Ebpf, point: &Point) {
-    for name in std::iter::once(point.program).chain(point.again) {
+fn unload_point(ebpf: &mut Ebpf, point: &Point) {
+    for name in point.programs() {
         if let Some(program) = ebpf.program_mut(name) {
-            unload_program(program, point);
+            unload(program, point);
         }
     }
 }
 
-fn unload_program(program: &mut Program, point: &Point) {
+/// Unloading a program detaches it. It fails only for a program that is not loaded.
+pub(super) fn unload(program: &mut Program, point: &Point) {
     let unloaded = match point.kind() {
         ProgramKind::Kprobe | ProgramKind::Kretprobe => act_as(program, KProbe::unload),
         ProgramKind::Fentry => act_as(program, FEntry::unload),
@@ -222,7 +222,7 @@ pub(super) fn attach_point(program: &mut Program, point: &Point) -> Result<(), S
         ProgramKind::Syscall => {
             act_as(program, |probe: &mut TracePoint| probe.attach("syscalls", target).map(drop))
         }
-        ProgramKind::Uprobe => Ok(()), // only an interpreter's file has a place for it
+        ProgramKind::Uprobe => Ok(()), // only files of processes have a place for it
     };
     attached.map_err(sentence)
 }

@@ -52,7 +52,7 @@ pub enum Need {
 pub enum When {
     /// At the start.
     Start,
-    /// It is loaded at the start, and attached when an interpreter needs it ([`super::clocks`]).
+    /// It is loaded at the start, and attached when a process needs it ([`super::clocks`], [`super::sessions`]).
     Needed,
 }
 
@@ -95,6 +95,9 @@ use Variant::Uprobe;
 pub const COLLECTOR: &str = "collector";
 /// Name of the probe of the interpreter's lock.
 pub const LOCK: &str = "lock";
+
+/// Name of the probe of TLS libraries.
+pub const TLS: &str = "tls";
 
 /// Every probe. On process life kprobes come first; elsewhere the cheapest that a kernel offers.
 pub const CATALOG: &[Probe] = &[
@@ -332,6 +335,26 @@ pub const CATALOG: &[Probe] = &[
         ],
     },
     Probe {
+        name: TLS,
+        need: Need::Wanted,
+        when: When::Needed,
+        why: "requests that workers decrypt themselves",
+        variants: &[(
+            Uprobe,
+            &[
+                point("ssl_read_uprobe", "SSL_read"),
+                point("ssl_read_ex_uprobe", "SSL_read_ex"),
+                point("ssl_write_uprobe", "SSL_write"),
+                point("ssl_write_ex_uprobe", "SSL_write_ex"),
+                point("ssl_set_bio_uprobe", "SSL_set_bio"),
+                point("ssl_set_accept_state_uprobe", "SSL_set_accept_state"),
+                point("ssl_do_handshake_uprobe", "SSL_do_handshake"),
+                point("ssl_free_uprobe", "SSL_free"),
+                point("ssl_done_uprobe", "ret"), // the last: at every return of the first four
+            ],
+        )],
+    },
+    Probe {
         name: COLLECTOR,
         need: Need::Wanted,
         when: When::Needed,
@@ -370,6 +393,11 @@ pub enum ProgramKind {
 }
 
 impl Point {
+    /// Its program, and the second one if it has one.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.program).chain(self.again)
+    }
+
     /// The kind of this point's program.
     pub fn kind(&self) -> ProgramKind {
         const ENDINGS: [(&str, ProgramKind); 6] = [

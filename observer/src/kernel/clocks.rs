@@ -58,7 +58,7 @@ pub struct Times {
 pub struct Clocks {
     interpreters: Mapped,
     /// Files that have the collector's probe.
-    files: BTreeMap<FileKey, UProbeLinkId>,
+    pub(super) files: BTreeMap<FileKey, UProbeLinkId>,
     /// Whether the lock's probe is attached, once that was tried.
     lock: Option<bool>,
 }
@@ -166,7 +166,7 @@ impl Probes {
     }
 
     /// The places of a probe, if it is loaded.
-    fn points(&self, probe: &str) -> &'static [Point] {
+    pub(super) fn points(&self, probe: &str) -> &'static [Point] {
         let found = self.attachments.iter().find(|attachment| attachment.probe.name == probe);
         found.map_or(&[], |attachment| attachment.points())
     }

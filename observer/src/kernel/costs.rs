@@ -14,6 +14,7 @@ use aya::sys::enable_stats;
 
 use super::KernelError;
 use super::attach::Attachment;
+use super::catalog::Point;
 
 /// What one program cost since it was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Costs {
             enable_stats(Stats::RunTime).map_err(|error| KernelError::Accounting(error.io_error))?;
         let points = attachments.iter().flat_map(|attachment| {
             let points = attachment.points().iter();
-            let programs = points.flat_map(|point| std::iter::once(point.program).chain(point.again));
+            let programs = points.flat_map(Point::programs);
             programs.map(|program| (attachment.probe.name, program))
         });
         let programs = points.filter_map(|(probe, program)| {

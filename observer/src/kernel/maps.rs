@@ -63,7 +63,17 @@ mod tests {
     #[test]
     fn a_later_connection_on_the_same_socket_is_not_ignored() {
         let conn = Conn { sock: 1, born: 2 };
-        let socket = Socket { conn, received: 3, sent: 4, ignored: 0, zero: 0 };
+        let socket = Socket {
+            conn,
+            received: 3,
+            sent: 4,
+            session: 0,
+            plain_received: 0,
+            plain_sent: 0,
+            ready: 0,
+            ignored: 0,
+            cipher: 0,
+        };
         assert_eq!(ignoring(socket, conn).map(|socket| socket.ignored), Some(1));
         assert_eq!(ignoring(socket, Conn { born: 1, ..conn }), None);
     }

@@ -13,6 +13,7 @@ pub mod maps;
 pub mod offsets;
 pub mod pod;
 pub mod ring;
+pub mod sessions;
 
 use aya::Btf;
 use aya::Ebpf;
@@ -22,6 +23,7 @@ use attach::Attachment;
 use attach::Kernel;
 use attach::Rehearsal;
 use capability::Preempts;
+use catalog::Point;
 use catalog::Variant;
 use clocks::Clocks;
 use costs::Costs;
@@ -31,6 +33,7 @@ use observer_ebpf::counter::SLOTS;
 use offsets::Layout;
 use pod::Pod;
 use ring::Ring;
+use sessions::Sessions;
 
 /// The compiled probes; empty in a build with `SW_OBSERVE_EBPF=stub`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes"));
@@ -157,6 +160,8 @@ pub struct Probes {
     pub counters: Counters,
     /// The clocks of interpreters.
     pub clocks: Clocks,
+    /// Which TLS libraries have the probes.
+    sessions: Sessions,
     /// What became of each probe.
     pub attachments: Vec<Attachment>,
     #[cfg(feature = "probe-log")]
@@ -190,6 +195,7 @@ impl Probes {
             maps,
             counters,
             clocks,
+            sessions: Sessions::default(),
             attachments,
             #[cfg(feature = "probe-log")]
             log: log::ProbeLog::take(&mut ebpf),
@@ -213,7 +219,22 @@ impl Probes {
 
     /// Detaches all probes; what they wrote and counted stays readable.
     pub fn detach(&mut self) {
-        self.programs = None;
+        let leaving = self.leave_files();
+        if let Some(mut ebpf) = self.programs.take() {
+            // The kernel takes its time for each link, and can do so for all at once.
+            let points: Vec<&Point> = self.attachments.iter().flat_map(Attachment::points).collect();
+            std::thread::scope(|scope| {
+                for (name, program) in ebpf.programs_mut() {
+                    let point = points.iter().find(|point| point.programs().any(|program| program == name));
+                    if let Some(point) = point {
+                        scope.spawn(|| attach::unload(program, point));
+                    }
+                }
+            });
+        }
+        if leaving.into_iter().any(|thread| thread.join().is_err()) {
+            tracing::debug!("a probe stays in a file");
+        }
     }
 }
 

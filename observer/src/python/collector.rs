@@ -35,7 +35,7 @@ const NEAR: usize = 32;
 pub const CALLS: usize = 4;
 
 /// A function, or the part of one that the compiler put elsewhere because it seldom runs: first address and the one behind.
-type Part = (u64, u64);
+pub(super) type Part = (u64, u64);
 
 /// Where the collector passes when a run begins and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,18 @@ pub fn passage<'a>(elf: &impl Object<'a>) -> Option<Passage> {
     let part = code.part_that_refers_to(format + 1)?;
     let (begin, end) = code.function_of(part)?;
     let address = cheapest(code.bytes(begin, end)?, begin)?;
-    let offset = elf.segments().find_map(|segment| {
+    let offset = offset_of(elf, address)?;
+    let [begins, ends] = code.calls((begin, end), part, PHASES.map(|phase| addresses_of(elf, phase)))?;
+    Some(Passage { offset, begins, ends })
+}
+
+/// Where in the file stands what is linked to an address.
+pub(super) fn offset_of<'a>(elf: &impl Object<'a>, address: u64) -> Option<u64> {
+    elf.segments().find_map(|segment| {
         let at = address.checked_sub(segment.address())?;
         let (offset, bytes) = segment.file_range();
         (at < bytes).then_some(offset + at)
-    })?;
-    let [begins, ends] = code.calls((begin, end), part, PHASES.map(|phase| addresses_of(elf, phase)))?;
-    Some(Passage { offset, begins, ends })
+    })
 }
 
 /// Where these bytes stand among the constants.
@@ -83,7 +88,7 @@ fn is_constant<'a>(section: &impl object::ObjectSection<'a>) -> bool {
 }
 
 /// An interpreter's instructions, and where its functions begin and end.
-struct Code<'a> {
+pub(super) struct Code<'a> {
     texts: Vec<(u64, &'a [u8])>,
     frames: EhFrame<EndianSlice<'a, NativeEndian>>,
     index: gimli::ParsedEhFrameHdr<EndianSlice<'a, NativeEndian>>,
@@ -91,7 +96,7 @@ struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    fn of(elf: &impl Object<'a>) -> Option<Code<'a>> {
+    pub(super) fn of(elf: &impl Object<'a>) -> Option<Code<'a>> {
         let texts = elf.sections().filter(|section| section.kind() == SectionKind::Text);
         let texts = texts.filter_map(|section| Some((section.address(), section.data().ok()?))).collect();
         let (frames, index) = (elf.section_by_name(".eh_frame")?, elf.section_by_name(".eh_frame_hdr")?);
@@ -101,13 +106,13 @@ impl<'a> Code<'a> {
     }
 
     /// The part that an address is in.
-    fn part(&self, address: u64) -> Option<Part> {
+    pub(super) fn part(&self, address: u64) -> Option<Part> {
         let cie = EhFrame::cie_from_offset;
         let found = self.index.table()?.fde_for_address(&self.frames, &self.bases, address, cie).ok()?;
         Some((found.initial_address(), found.end_address()))
     }
 
-    fn bytes(&self, begin: u64, end: u64) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&self, begin: u64, end: u64) -> Option<&'a [u8]> {
         self.texts.iter().find_map(|(address, text)| {
             let at = |address_in: u64| usize::try_from(address_in.checked_sub(*address)?).ok();
             text.get(at(begin)?..at(end)?)
@@ -232,7 +237,7 @@ fn cheapest(function: &[u8], begin: u64) -> Option<u64> {
 }
 
 /// `branch_setup_xol_ops` and `push_setup_xol_ops` of `arch/x86/kernel/uprobes.c`.
-fn is_imitated(instruction: &Instruction) -> bool {
+pub(super) fn is_imitated(instruction: &Instruction) -> bool {
     let is_push = instruction.mnemonic() == Mnemonic::Push && instruction.op0_kind() == OpKind::Register;
     is_push
         || instruction.is_jcc_short_or_near()

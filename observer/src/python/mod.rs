@@ -5,5 +5,6 @@ mod layout;
 mod memory;
 pub mod modules;
 mod objects;
+pub mod openssl;
 pub mod runtime;
 pub mod version;

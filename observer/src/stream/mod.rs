@@ -75,7 +75,7 @@ mod tests {
 
     fn moved(offset: u64, size: u32) -> Moved {
         let header = Header { at: 5, tgid: 1, tid: 2, kind: 7, zero: 0, len: 0 };
-        Moved { header, conn: Conn { sock: 1, born: 1 }, offset, ready: 0, size, zero: 0 }
+        Moved { header, conn: Conn { sock: 1, born: 1 }, offset, ready: 0, size, flags: 0 }
     }
 
     #[test]

@@ -144,8 +144,9 @@ impl Target<'_> {
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
 fn url(exchange: &Exchange, target: &Target<'_>) -> CompactString {
+    let scheme = if exchange.encrypted { "https://" } else { "http://" };
     if exchange.method == "CONNECT" && target.authority.is_none() {
-        return ["http://", target.path].concat().into();
+        return [scheme, target.path].concat().into();
     }
     let named = exchange.host.as_deref().filter(|host| !host.is_empty()).or(target.authority);
     let reached;
@@ -158,9 +159,9 @@ fn url(exchange: &Exchange, target: &Target<'_>) -> CompactString {
         (None, Ends::Unix | Ends::Unknown) => "localhost",
     };
     match target.path {
-        "*" => ["http://", host].concat(),
-        path if path.starts_with('/') => ["http://", host, path].concat(),
-        path => ["http://", host, "/", path].concat(),
+        "*" => [scheme, host].concat(),
+        path if path.starts_with('/') => [scheme, host, path].concat(),
+        path => [scheme, host, "/", path].concat(),
     }
     .into()
 }
@@ -181,6 +182,7 @@ pub(super) mod tests {
                 local: "127.0.0.1:8000".parse().unwrap(),
                 peer: "10.0.0.9:40000".parse().unwrap(),
             },
+            encrypted: false,
             client: None,
             method: "GET".into(),
             target: "/a/b?c=d".into(),
@@ -337,6 +339,7 @@ pub(super) mod tests {
         assert_eq!(named("http://h", |e| e.host = None), pair("/", "http://h/"));
         assert_eq!(named("?q", same), pair("/", "http://example.test/"));
         assert_eq!(named("*", same), pair("*", "http://example.test"));
+        assert_eq!(named("/x", |e| e.encrypted = true), pair("/x", "https://example.test/x"));
         assert_eq!(
             named("/go/http://h/x", same),
             pair("/go/http://h/x", "http://example.test/go/http://h/x")

@@ -1,5 +1,6 @@
 //! Conversations on connections, by hand.
 mod chance;
+mod session;
 
 use super::*;
 use observer_ebpf::record::Header;
@@ -55,7 +56,7 @@ impl Bench {
         let size = u32::try_from(bytes.len()).unwrap() + hole;
         let offset = self.offsets[usize::from(out)];
         let ready = if out { 0 } else { header.at - 1 };
-        let moved = Moved { header, conn: CONN, offset, ready, size, zero: 0 };
+        let moved = Moved { header, conn: CONN, offset, ready, size, flags: 0 };
         self.offsets[usize::from(out)] += u64::from(size);
         if out {
             self.exchanges.sent(&moved, bytes, &mut self.found);
