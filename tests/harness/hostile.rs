@@ -14,6 +14,7 @@ use observer_ebpf::record::Header;
 use observer_ebpf::record::Kind;
 use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
+use observer_ebpf::record::moved;
 use observer_ebpf::wire;
 use prost::Message as _;
 use proto::v3;
@@ -37,6 +38,8 @@ mod op {
     pub(super) const ANEW: u8 = 4;
     /// A call before went by unseen.
     pub(super) const SKIPS: u8 = 8;
+    /// The bytes are those of a TLS session.
+    pub(super) const PLAIN: u8 = 16;
 }
 
 /// A worker, known to a pipeline that shows all it can, and what is said on its connections.
@@ -45,7 +48,8 @@ struct Talk {
     outputs: Vec<Output>,
     worker: Header,
     conn: Conn,
-    offsets: [u64; 2],
+    /// Of both directions, in the connection's own bytes and in those of its session.
+    offsets: [u64; 4],
 }
 
 impl Talk {
@@ -54,7 +58,7 @@ impl Talk {
             Chosen { params: true, w3c: true, redaction: "*secret*".to_owned(), ..Chosen::default() };
         let (pipeline, worker) = recorded.started(chosen);
         let conn = Conn { sock: 1, born: worker.at };
-        Self { pipeline, outputs: Vec::new(), worker, conn, offsets: [0; 2] }
+        Self { pipeline, outputs: Vec::new(), worker, conn, offsets: [0; 4] }
     }
 
     fn header(&mut self, kind: Kind, len: usize) -> Header {
@@ -65,7 +69,7 @@ impl Talk {
 
     fn open(&mut self) {
         let header = self.header(Kind::Opened, 0);
-        (self.conn.born, self.offsets) = (header.at, [0; 2]);
+        (self.conn.born, self.offsets) = (header.at, [0; 4]);
         let (conn, ready) = (self.conn, header.at);
         self.record(wire::bytes(&Opened {
             header,
@@ -89,14 +93,21 @@ impl Talk {
     }
 
     /// `size` bytes move, of which these were copied.
-    fn moved(&mut self, writes: bool, bytes: &[u8], size: u32) {
-        let header = self.header(if writes { Kind::Sent } else { Kind::Received }, bytes.len());
-        let offset = self.offsets.get_mut(usize::from(writes)).map_or(0, |offset| {
-            *offset += u64::from(size);
-            *offset - u64::from(size)
-        });
-        let moved = Moved { header, conn: self.conn, offset, ready: header.at, size, zero: 0 };
+    fn moved(&mut self, op: u8, bytes: &[u8], size: u32) {
+        let kind = if op & op::WRITES != 0 { Kind::Sent } else { Kind::Received };
+        let header = self.header(kind, bytes.len());
+        let flags = if op & op::PLAIN != 0 { moved::PLAIN } else { 0 };
+        let offset = self.skip(op, size.into());
+        let moved = Moved { header, conn: self.conn, offset, ready: header.at, size, flags };
         self.record(&[wire::bytes(&moved), bytes].concat());
+    }
+
+    /// So many bytes later; where that was before.
+    fn skip(&mut self, op: u8, size: u64) -> u64 {
+        let stream = usize::from(op & op::WRITES != 0) + 2 * usize::from(op & op::PLAIN != 0);
+        let Some(offset) = self.offsets.get_mut(stream) else { return 0 };
+        *offset += size;
+        *offset - size
     }
 
     fn record(&mut self, entry: &[u8]) {
@@ -125,26 +136,23 @@ pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
             talk.close();
             talk.open();
         }
-        let writes = op & op::WRITES != 0;
-        if op & op::SKIPS != 0
-            && let Some(offset) = talk.offsets.get_mut(usize::from(writes))
-        {
-            *offset += u64::from(*len);
+        if op & op::SKIPS != 0 {
+            talk.skip(*op, u64::from(*len));
         }
         if op & op::HOLE != 0 {
-            talk.moved(writes, &[], u32::from(*len) * 64);
+            talk.moved(*op, &[], u32::from(*len) * 64);
             data = rest;
         } else {
             let (bytes, rest) = rest.split_at(usize::from(*len).min(rest.len()));
-            talk.moved(writes, bytes, u32::try_from(bytes.len()).unwrap_or_default());
+            talk.moved(*op, bytes, u32::try_from(bytes.len()).unwrap_or_default());
             data = rest;
         }
     }
     talk.close();
     talk.segments();
     talk.open();
-    talk.moved(false, ASKED, u32::try_from(ASKED.len()).unwrap_or_default());
-    talk.moved(true, ANSWERED, u32::try_from(ANSWERED.len()).unwrap_or_default());
+    talk.moved(0, ASKED, u32::try_from(ASKED.len()).unwrap_or_default());
+    talk.moved(op::WRITES, ANSWERED, u32::try_from(ANSWERED.len()).unwrap_or_default());
     assert_eq!(talk.segments(), ["/after"], "the next request is right");
     no_panic(&talk.pipeline);
 }
