@@ -80,8 +80,10 @@ fn each_master_has_the_rules_of_its_environment() {
         .env("SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS", "true")
         .env("SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD", "22");
     let two = Launch::new("sync", "flask_app:app").workers(1).env("SW_SAMPLE_N_PER_3_SECS", "2");
-    let (one, two) = (Gunicorn::start(&stage, &one), Gunicorn::start(&stage, &two));
-    let observer = watch(&[&one, &two], &[]);
+    let three =
+        Launch::new("sync", "flask_app:app").workers(1).env("SW_AGENT_DISABLE_PLUGINS", "sw_(redis|flask)");
+    let [one, two, three] = [one, two, three].map(|launch| Gunicorn::start(&stage, &launch));
+    let observer = watch(&[&one, &two, &three], &[]);
 
     let left_out = [
         Request::get("echo").query("x=/plain"),
@@ -115,11 +117,15 @@ fn each_master_has_the_rules_of_its_environment() {
     assert_eq!(operations(&found), paths(&sampled).into_iter().take(2).collect::<Vec<_>>());
     assert!(found.iter().flat_map(|segment| &segment.spans).all(|span| span.tag("http.params").is_none()));
 
+    send(&three, &sampled);
+
     observer.wait(Duration::from_secs(1), |_| false); // nothing comes late
     let report = observer.stop();
     report.assert_code(0);
     assert_eq!(segments(&report.lines, two.service()).count(), 2);
-    let counted = [("ignored_method", 1), ("ignored_path", 1), ("ignored_suffix", 2), ("not_sampled", 4)];
+    assert_eq!(segments(&report.lines, three.service()).count(), 0);
+    let ignored = [("ignored_method", 1), ("ignored_path", 1), ("ignored_suffix", 2)];
+    let counted = [&[("disabled_plugin", 6)], ignored.as_slice(), &[("not_sampled", 4)]].concat();
     assert_eq!(report.left_out(), counted);
     assert_eq!(report.drops().get("bad_sw8"), Some(&1));
     assert!(report.stderr.contains("left out on purpose: ignored_method=1"), "{}", report.stderr);

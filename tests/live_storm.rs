@@ -127,7 +127,7 @@ fn a_storm_beside_gunicorn() {
     );
     assert!(forks > RATE * 15, "this machine was too slow for a storm: {forks} processes");
     assert!(recycled.len() > 5, "only {} workers were replaced", recycled.len());
-    Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+    Expectation::new(&gunicorn, &served).brief().maybe(&refused).losing(&["cut"]).check(&report);
     assert_workers(&report, &gunicorn);
     assert_recycled(&report, &gunicorn, &recycled);
 }
@@ -188,7 +188,7 @@ fn short_lives(launch: &Launch, request: impl Fn() -> Request) {
         let report = observer.stop();
         assert!(recycled.len() > 2, "only {} workers were replaced", recycled.len());
         assert!(served.len() >= 200, "only {} of 240 were served", served.len());
-        Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+        Expectation::new(&gunicorn, &served).brief().maybe(&refused).losing(&["cut"]).check(&report);
         assert_counts(&report, &gunicorn, &refused);
         assert_workers(&report, &gunicorn);
         assert_recycled(&report, &gunicorn, &recycled);
@@ -291,6 +291,6 @@ fn everything_at_once() {
     gunicorn.wait_workers(2, &[]);
     observer.wait_instances(&gunicorn.workers());
     let report = observer.stop();
-    Expectation::new(&gunicorn, &served).maybe(&refused).losing(&["cut"]).check(&report);
+    Expectation::new(&gunicorn, &served).brief().maybe(&refused).losing(&["cut"]).check(&report);
     assert_workers(&report, &gunicorn);
 }

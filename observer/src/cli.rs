@@ -106,6 +106,9 @@ pub struct RunArgs {
     /// Leave out requests with one of these methods
     #[arg(long, value_name = "LIST", env = "SW_PLUGIN_HTTP_IGNORE_METHOD")]
     ignore_method: Option<String>,
+    /// Leave out requests of frameworks whose plugin of the agent has a name that one of these regular expressions begins
+    #[arg(long, value_name = "LIST", env = "SW_AGENT_DISABLE_PLUGINS")]
+    disable_plugins: Option<String>,
     /// Report at most so many requests of each worker in three seconds; 0 is all
     #[arg(long, value_name = "N", env = "SW_SAMPLE_N_PER_3_SECS")]
     sample_n_per_3_secs: Option<u32>,
@@ -270,6 +273,7 @@ impl From<RunArgs> for Raw {
                 suffixes: args.ignore_suffix,
                 paths: args.ignore_path,
                 methods: args.ignore_method,
+                plugins: args.disable_plugins,
                 samples: args.sample_n_per_3_secs,
                 params: args.http_params,
                 params_length: args.http_params_length,

@@ -23,8 +23,8 @@ pub struct Raw {
     pub tls: bool,
     /// `--service`, `--instance`, `--namespace`, `--instance-format`, `--beside-agent`
     pub given: Given,
-    /// `--ignore-suffix`, `--ignore-path`, `--ignore-method`, `--sample-n-per-3-secs`, `--http-params`,
-    /// `--http-params-length`, `--redact`, `--tags`, `--w3c-trace-id`
+    /// `--ignore-suffix`, `--ignore-path`, `--ignore-method`, `--disable-plugins`, `--sample-n-per-3-secs`,
+    /// `--http-params`, `--http-params-length`, `--redact`, `--tags`, `--w3c-trace-id`
     pub chosen: Chosen,
     /// `--target`
     pub targets: Vec<String>,

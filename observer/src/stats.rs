@@ -78,15 +78,18 @@ pub enum Omission {
     IgnoredPath,
     /// Its path ends as one that is ignored.
     IgnoredSuffix,
+    /// Its framework's plugin is disabled.
+    DisabledPlugin,
     /// Its process had as many segments as it may in these three seconds.
     NotSampled,
 }
 
 /// Every omission with its stable name.
-pub const OMISSIONS: [(Omission, &str); 4] = [
+pub const OMISSIONS: [(Omission, &str); 5] = [
     (Omission::IgnoredMethod, "ignored_method"),
     (Omission::IgnoredPath, "ignored_path"),
     (Omission::IgnoredSuffix, "ignored_suffix"),
+    (Omission::DisabledPlugin, "disabled_plugin"),
     (Omission::NotSampled, "not_sampled"),
 ];
 

@@ -77,6 +77,7 @@ def lazy():
 
 def fastapi():
     from fastapi import FastAPI
+    from fastapi import WebSocket
     from fastapi.responses import PlainTextResponse
     made = FastAPI()
 
@@ -84,6 +85,12 @@ def fastapi():
     def view(path: str):
         perhaps_fail(path)
         return PlainTextResponse("fastapi\n", headers=dict(headers()))
+
+    @made.websocket("/socket")
+    async def echo(socket: WebSocket):
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
 
     return made
 

@@ -22,13 +22,14 @@ use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 31] = [
+const VARIABLES: [&str; 32] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
     "SW_AGENT_INSTANCE_PROPERTIES_JSON",
     "SW_AGENT_IGNORE_SUFFIX",
     "SW_AGENT_TRACE_IGNORE_PATH",
+    "SW_AGENT_DISABLE_PLUGINS",
     "SW_PLUGIN_HTTP_IGNORE_METHOD",
     "SW_SAMPLE_N_PER_3_SECS",
     "SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD",

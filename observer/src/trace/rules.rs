@@ -1,4 +1,5 @@
 //! What is left out on purpose and what is shown beside: the Python agent's options, of the observer or of a target.
+use regex_lite::Regex;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -26,6 +27,8 @@ pub struct Chosen {
     pub paths: Option<String>,
     /// `--ignore-method`
     pub methods: Option<String>,
+    /// `--disable-plugins`
+    pub plugins: Option<String>,
     /// `--sample-n-per-3-secs`
     pub samples: Option<u32>,
     /// `--http-params`
@@ -46,6 +49,8 @@ pub struct Rules {
     suffixes: Vec<String>,
     paths: Vec<Ant>,
     methods: Vec<String>,
+    /// Whose requests are not reported.
+    disabled: Vec<Framework>,
     /// Segments in three seconds; without a limit where it is nothing.
     samples: Option<u32>,
     /// Whose parameters are shown.
@@ -74,17 +79,18 @@ const COLLECTING: [(Framework, &str); 5] = [
     (Framework::Bottle, "SW_PLUGIN_BOTTLE_COLLECT_HTTP_PARAMS"),
 ];
 
-const EVERY: [Framework; 10] = [
-    Framework::Aiohttp,
-    Framework::Bottle,
-    Framework::Django,
-    Framework::Falcon,
-    Framework::FastApi,
-    Framework::Flask,
-    Framework::Pyramid,
-    Framework::Python,
-    Framework::Sanic,
-    Framework::Tornado,
+/// Every framework, with the agent's plugin for it.
+const EVERY: [(Framework, Option<&str>); 10] = [
+    (Framework::Aiohttp, Some("sw_aiohttp")),
+    (Framework::Bottle, Some("sw_bottle")),
+    (Framework::Django, Some("sw_django")),
+    (Framework::Falcon, Some("sw_falcon")),
+    (Framework::FastApi, Some("sw_fastapi")),
+    (Framework::Flask, Some("sw_flask")),
+    (Framework::Pyramid, Some("sw_pyramid")),
+    (Framework::Python, None),
+    (Framework::Sanic, Some("sw_sanic")),
+    (Framework::Tornado, Some("sw_tornado")),
 ];
 
 impl Rules {
@@ -111,16 +117,21 @@ impl Rules {
                 paths.iter().map(|path| Ant::new(path)).collect()
             },
             methods: list(&chosen.methods, "SW_PLUGIN_HTTP_IGNORE_METHOD", ""),
+            disabled: disabled(&list(&chosen.plugins, "SW_AGENT_DISABLE_PLUGINS", "")),
             samples: samples.and_then(|samples| u32::try_from(samples).ok()).filter(|samples| *samples > 0),
-            params: if chosen.params { EVERY.to_vec() } else { collecting.collect() },
+            params: if chosen.params {
+                EVERY.iter().map(|(framework, _)| *framework).collect()
+            } else {
+                collecting.collect()
+            },
             params_length: usize::try_from(length.unwrap_or(PARAMS_LENGTH)).ok(),
             redaction: Redaction::new(&chosen.redaction),
             only_agents_tags: chosen.only_agents_tags,
         }
     }
 
-    /// Why a request is not reported, if it is not, whoever serves it.
-    pub fn ignores(&self, method: &str, operation: &str) -> Option<Omission> {
+    /// Why a request is not reported, if it is not.
+    pub fn ignores(&self, method: &str, operation: &str, framework: Framework) -> Option<Omission> {
         let last = operation.bytes().last();
         let ends = |suffix: &String| {
             suffix.bytes().last() == last
@@ -132,7 +143,9 @@ impl Rules {
         } else if self.suffixes.iter().any(ends) {
             Some(Omission::IgnoredSuffix)
         } else {
-            self.paths.iter().any(|path| path.matches(operation)).then_some(Omission::IgnoredPath)
+            let is_ignored = self.paths.iter().any(|path| path.matches(operation));
+            let disabled = || self.disabled.contains(&framework).then_some(Omission::DisabledPlugin);
+            is_ignored.then_some(Omission::IgnoredPath).or_else(disabled)
         }
     }
 
@@ -152,6 +165,16 @@ impl Rules {
     pub fn shows_params(&self, framework: Framework) -> bool {
         self.params.contains(&framework)
     }
+}
+
+/// Frameworks whose plugin's name begins like one of these expressions. One that is none disables nothing; it would end
+/// the agent.
+fn disabled(expressions: &[String]) -> Vec<Framework> {
+    let expressions = expressions.iter().filter_map(|text| Regex::new(&format!("^(?:{text})")).ok());
+    let expressions: Vec<Regex> = expressions.collect();
+    let is_disabled = |plugin: &str| expressions.iter().any(|expression| expression.is_match(plugin));
+    let disabled = EVERY.iter().filter(|(_, plugin)| plugin.is_some_and(is_disabled));
+    disabled.map(|(framework, _)| *framework).collect()
 }
 
 /// The items of a list with commas.
@@ -175,18 +198,30 @@ mod tests {
     #[test]
     fn the_agents_suffixes_are_ignored_unless_another_list_is_given() {
         let default = rules(Chosen::default(), &[]);
-        assert_eq!(default.ignores("GET", "/a.js"), Some(Omission::IgnoredSuffix));
-        assert_eq!((default.ignores("GET", ".js"), default.ignores("GET", "/a.JS")), (None, None));
+        assert_eq!(default.ignores("GET", "/a.js", Framework::Flask), Some(Omission::IgnoredSuffix));
+        assert_eq!(
+            (
+                default.ignores("GET", ".js", Framework::Flask),
+                default.ignores("GET", "/a.JS", Framework::Flask)
+            ),
+            (None, None)
+        );
         let own = rules(Chosen::default(), &[("SW_AGENT_IGNORE_SUFFIX", " .txt , .md,")]);
         assert_eq!(
-            (own.ignores("GET", "/a.js"), own.ignores("GET", "/a.md")),
+            (own.ignores("GET", "/a.js", Framework::Flask), own.ignores("GET", "/a.md", Framework::Flask)),
             (None, Some(Omission::IgnoredSuffix))
         );
         for none in [
             rules(Chosen::default(), &[("SW_AGENT_IGNORE_SUFFIX", "")]),
             rules(Chosen { suffixes: some(""), ..Chosen::default() }, &[("SW_AGENT_IGNORE_SUFFIX", ".txt")]),
         ] {
-            assert_eq!((none.ignores("GET", "/a.js"), none.ignores("GET", "/a.txt")), (None, None));
+            assert_eq!(
+                (
+                    none.ignores("GET", "/a.js", Framework::Flask),
+                    none.ignores("GET", "/a.txt", Framework::Flask)
+                ),
+                (None, None)
+            );
         }
     }
 
@@ -197,13 +232,30 @@ mod tests {
             ("SW_PLUGIN_HTTP_IGNORE_METHOD", "options,HEAD"),
         ];
         let said = rules(Chosen::default(), &environ);
-        assert_eq!(said.ignores("GET", "/in/a/b"), Some(Omission::IgnoredPath));
-        assert_eq!(said.ignores("OPTIONS", "/health"), Some(Omission::IgnoredMethod));
-        assert_eq!((said.ignores("GET", "/healthy"), said.ignores("OPTION", "/")), (None, None));
+        assert_eq!(said.ignores("GET", "/in/a/b", Framework::Flask), Some(Omission::IgnoredPath));
+        assert_eq!(said.ignores("OPTIONS", "/health", Framework::Flask), Some(Omission::IgnoredMethod));
+        assert_eq!(
+            (
+                said.ignores("GET", "/healthy", Framework::Flask),
+                said.ignores("OPTION", "/", Framework::Flask)
+            ),
+            (None, None)
+        );
         let above = Chosen { paths: some("/x"), methods: some("GET"), ..Chosen::default() };
         let above = rules(above, &environ);
-        assert_eq!(above.ignores("HEAD", "/health"), None);
-        assert_eq!(above.ignores("head", "/x"), Some(Omission::IgnoredPath));
+        assert_eq!(above.ignores("HEAD", "/health", Framework::Flask), None);
+        assert_eq!(above.ignores("head", "/x", Framework::Flask), Some(Omission::IgnoredPath));
+    }
+
+    #[test]
+    fn what_a_disabled_plugin_would_report_is_not_reported() {
+        let environ = [("SW_AGENT_DISABLE_PLUGINS", "sw_redis, flask, sw_(django|pyra).*, sw_[")];
+        let said = rules(Chosen::default(), &environ);
+        let disabled = |framework| said.ignores("GET", "/", framework) == Some(Omission::DisabledPlugin);
+        assert!([Framework::Django, Framework::Pyramid].into_iter().all(disabled));
+        assert!(![Framework::Flask, Framework::Python].into_iter().any(disabled), "{said:?}");
+        let above = rules(Chosen { plugins: some("sw_"), ..Chosen::default() }, &environ);
+        assert_eq!(above.disabled.len(), EVERY.len() - 1);
     }
 
     #[test]
@@ -234,10 +286,10 @@ mod tests {
         assert!(said.shows_params(Framework::Flask) && !said.shows_params(Framework::Django));
         assert_eq!(said.params_length, Some(7));
         let all = rules(Chosen { params: true, params_length: Some(-1), ..Chosen::default() }, &flask);
-        assert!(EVERY.iter().all(|framework| all.shows_params(*framework)));
+        assert!(EVERY.iter().all(|(framework, _)| all.shows_params(*framework)));
         assert_eq!(all.params_length, None);
         let none = rules(Chosen::default(), &[("SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS", "1")]);
-        assert!(EVERY.iter().all(|framework| !none.shows_params(*framework)));
+        assert!(EVERY.iter().all(|(framework, _)| !none.shows_params(*framework)));
         assert_eq!(none.params_length, Some(1_024));
     }
 }

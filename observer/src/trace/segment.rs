@@ -78,7 +78,7 @@ impl Segments {
             (*facts, *rules) = (Arc::clone(master), Rules::new(&self.chosen, master));
         }
         let target = Target::of(&exchange.target);
-        if let Some(why) = rules.ignores(&exchange.method, target.operation()) {
+        if let Some(why) = rules.ignores(&exchange.method, target.operation(), *framework) {
             self.omissions.count(why);
             return None;
         }

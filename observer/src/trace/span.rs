@@ -63,7 +63,10 @@ pub(super) fn entry(
 ) -> Span {
     let start_ms = wall.wall_ms(exchange.start);
     let mut tags = Vec::with_capacity(TAGS);
-    tags.extend([("http.method", exchange.method.clone()), ("http.url", url(exchange, target))]);
+    // What the agent's plugin for it says of a WebSocket that was accepted.
+    let is_websocket = framework == Framework::FastApi && exchange.status == Some(101);
+    let method = if is_websocket { "websocket.accept".into() } else { exchange.method.clone() };
+    tags.extend([("http.method", method), ("http.url", url(exchange, target, is_websocket))]);
     if rules.shows_params(framework) {
         let (_, query) = exchange.target.split_once('?').unwrap_or_default();
         let query = query.split('#').next().unwrap_or_default();
@@ -71,7 +74,7 @@ pub(super) fn entry(
         tags.extend(params.map(|params| ("http.params", params.into())));
     }
     if let Some(status) = exchange.status {
-        tags.push(("http.status_code", decimal(status.into())));
+        tags.push(("http.status_code", decimal(if is_websocket { 200 } else { status.into() })));
     }
     if !rules.only_agents_tags {
         tags.extend(times(exchange));
@@ -143,8 +146,13 @@ impl Target<'_> {
 
 /// Absolute URL. The host is what the client asked for, else the address that it reached; a Unix socket has
 /// none, so it shows as `localhost`.
-fn url(exchange: &Exchange, target: &Target<'_>) -> CompactString {
-    let scheme = if exchange.encrypted { "https://" } else { "http://" };
+fn url(exchange: &Exchange, target: &Target<'_>, is_websocket: bool) -> CompactString {
+    let scheme = match (is_websocket, exchange.encrypted) {
+        (false, false) => "http://",
+        (false, true) => "https://",
+        (true, false) => "ws://",
+        (true, true) => "wss://",
+    };
     if exchange.method == "CONNECT" && target.authority.is_none() {
         return [scheme, target.path].concat().into();
     }
@@ -310,6 +318,20 @@ pub(super) mod tests {
         assert_eq!(span(tcp(), Framework::Falcon), (7012, "10.0.0.9".into()));
         assert_eq!(span(Ends::Unix, Framework::FastApi), (7014, "unknown".into()));
         assert_eq!(span(Ends::Unix, Framework::Bottle), (7015, "".into()));
+    }
+
+    #[test]
+    fn a_websocket_is_what_the_plugin_of_the_framework_calls_it() {
+        let tags = |framework, encrypted| {
+            let asked = Exchange { status: Some(101), encrypted, target: "/ws".into(), ..exchange() };
+            let target = Target::of(&asked.target);
+            let rules = rules(Chosen { only_agents_tags: true, ..Chosen::default() });
+            let span = entry(&asked, &target, framework, &rules, WallOffset(0), Vec::new());
+            span.tags.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        assert_eq!(tags(Framework::FastApi, false), ["websocket.accept", "ws://example.test/ws", "200"]);
+        assert_eq!(tags(Framework::FastApi, true), ["websocket.accept", "wss://example.test/ws", "200"]);
+        assert_eq!(tags(Framework::Python, false), ["GET", "http://example.test/ws", "101"]);
     }
 
     #[test]
