@@ -1,5 +1,13 @@
 //! Every worker class, with the observer there first and late: each request once, under the worker that answered.
 
+use harness::classes::asgi;
+use harness::classes::asgi_uvloop;
+use harness::classes::gevent;
+use harness::classes::gthread;
+use harness::classes::sync;
+use harness::classes::tornado;
+use harness::classes::uvicorn_asyncio;
+use harness::classes::uvicorn_uvloop;
 use harness::client::Mode;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
@@ -17,38 +25,6 @@ const REQUESTS: usize = 280;
 enum First {
     Observer,
     Gunicorn,
-}
-
-fn sync() -> Launch {
-    Launch::new("sync", "wsgi_app:app")
-}
-
-fn gthread() -> Launch {
-    Launch::new("gthread", "flask_app:app").args(&["--threads", "4"])
-}
-
-fn gevent() -> Launch {
-    Launch::new("gevent", "wsgi_app:app")
-}
-
-fn tornado() -> Launch {
-    Launch::new("tornado", "tornado_app:app")
-}
-
-fn uvicorn_asyncio() -> Launch {
-    Launch::new("uvicorn.workers.UvicornH11Worker", "fastapi_app:app")
-}
-
-fn uvicorn_uvloop() -> Launch {
-    Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app")
-}
-
-fn asgi() -> Launch {
-    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "asyncio"])
-}
-
-fn asgi_uvloop() -> Launch {
-    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "uvloop"])
 }
 
 fn run(name: &str, launch: &Launch, first: First) {

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use harness::classes::gthread;
+use harness::classes::sync;
+use harness::classes::uvicorn_uvloop;
 use harness::client::Client;
 use harness::client::Mode;
 use harness::client::Sent;
@@ -22,18 +25,6 @@ use rustix::process::Signal;
 
 const REQUESTS: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn sync() -> Launch {
-    Launch::new("sync", "wsgi_app:app")
-}
-
-fn gthread() -> Launch {
-    Launch::new("gthread", "flask_app:app").args(&["--threads", "4"])
-}
-
-fn uvicorn() -> Launch {
-    Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app")
-}
 
 /// Waits until the traffic has gone on for some requests more.
 fn pass(traffic: &Traffic, count: usize) {
@@ -76,18 +67,20 @@ fn gthread_keep_alive() {
 
 #[test]
 fn uvicorn_new_connections() {
-    ten_thousand("load-uvicorn", &uvicorn(), Mode::New);
+    ten_thousand("load-uvicorn", &uvicorn_uvloop(), Mode::New);
 }
 
 #[test]
 fn uvicorn_keep_alive() {
-    ten_thousand("load-uvicorn", &uvicorn(), Mode::KeepAlive);
+    ten_thousand("load-uvicorn", &uvicorn_uvloop(), Mode::KeepAlive);
 }
 
 /// An observer is killed under load; its successor sees everything that is sent after it is ready.
 #[test]
 fn a_killed_observer_disturbs_nobody_and_the_next_takes_over() {
-    for (launch, mode) in [(sync(), Mode::New), (gthread(), Mode::KeepAlive), (uvicorn(), Mode::KeepAlive)] {
+    for (launch, mode) in
+        [(sync(), Mode::New), (gthread(), Mode::KeepAlive), (uvicorn_uvloop(), Mode::KeepAlive)]
+    {
         let stage = Stage::enter("killed");
         let gunicorn = Gunicorn::start(&stage, &launch);
         let first = Observer::start(&[]);
@@ -180,7 +173,7 @@ fn a_worker_that_dies_in_a_request() {
 /// Workers are replaced after five requests each, under load.
 #[test]
 fn recycled_workers() {
-    for (launch, mode) in [(sync(), Mode::New), (gthread(), Mode::New), (uvicorn(), Mode::New)] {
+    for (launch, mode) in [(sync(), Mode::New), (gthread(), Mode::New), (uvicorn_uvloop(), Mode::New)] {
         let stage = Stage::enter("recycled");
         let observer = Observer::start(&[]);
         let gunicorn = Gunicorn::start(&stage, &launch.args(&["--max-requests", "5"]));
@@ -196,7 +189,7 @@ fn recycled_workers() {
 
 #[test]
 fn a_full_ring_is_counted_and_what_follows_is_right() {
-    for (launch, mode) in [(sync(), Mode::New), (uvicorn(), Mode::KeepAlive)] {
+    for (launch, mode) in [(sync(), Mode::New), (uvicorn_uvloop(), Mode::KeepAlive)] {
         let stage = Stage::enter("full");
         let gunicorn = Gunicorn::start(&stage, &launch);
         let observer = Observer::start(&["--ring-size", "1048576"]);

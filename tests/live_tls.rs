@@ -3,6 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use harness::classes::asgi;
+use harness::classes::asgi_uvloop;
+use harness::classes::gevent;
+use harness::classes::gthread;
+use harness::classes::sync;
+use harness::classes::tornado;
+use harness::classes::uvicorn_asyncio;
+use harness::classes::uvicorn_uvloop;
 use harness::client::Address;
 use harness::client::Connection;
 use harness::client::Mode;
@@ -28,38 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const REQUESTS: usize = 140;
 /// How the name of the library begins that the probes are in.
 const LIBRARY: &str = "libssl";
-
-fn sync() -> Launch {
-    Launch::new("sync", "wsgi_app:app")
-}
-
-fn gthread() -> Launch {
-    Launch::new("gthread", "flask_app:app").args(&["--threads", "4"])
-}
-
-fn gevent() -> Launch {
-    Launch::new("gevent", "wsgi_app:app")
-}
-
-fn tornado() -> Launch {
-    Launch::new("tornado", "tornado_app:app")
-}
-
-fn uvicorn_asyncio() -> Launch {
-    Launch::new("uvicorn.workers.UvicornH11Worker", "fastapi_app:app")
-}
-
-fn uvicorn_uvloop() -> Launch {
-    Launch::new("uvicorn.workers.UvicornWorker", "fastapi_app:app")
-}
-
-fn asgi() -> Launch {
-    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "asyncio"])
-}
-
-fn asgi_uvloop() -> Launch {
-    Launch::new("asgi", "fastapi_app:app").args(&["--asgi-loop", "uvloop"])
-}
 
 /// Small and large bodies in both directions.
 fn bodies() -> Vec<Request> {

@@ -82,10 +82,8 @@ fn section(kind: ProgramKind, target: &str) -> String {
 #[test]
 fn programs_are_those_of_the_catalogue() {
     let points = CATALOG.iter().flat_map(|probe| probe.variants).flat_map(|(_, points)| *points);
-    let names = points.flat_map(|point| {
-        let names = [Some(point.program), point.again].into_iter().flatten();
-        names.map(move |name| (name, section(point.kind(), point.target)))
-    });
+    let names = points
+        .flat_map(|point| point.programs().map(move |name| (name, section(point.kind(), point.target))));
     let wanted: BTreeMap<&str, String> = names.collect();
     let elf = elf();
     let programs = programs(&elf);

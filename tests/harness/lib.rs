@@ -1,6 +1,7 @@
 //! What the tests share: a collector, a real OAP, gunicorn to watch.
 
 pub mod cgroup; // control groups for one test
+pub mod classes; // every worker class and its application
 pub mod client; // an HTTP client that knows what it sent, when, and who answered
 pub mod code; // the code of a process against its files
 pub mod collector; // a recording SkyWalking collector

@@ -81,7 +81,7 @@ impl Kernel {
             ProgramKind::Fentry | ProgramKind::Fexit => self.preempts.trampolines,
             ProgramKind::Kprobe | ProgramKind::Kretprobe | ProgramKind::TpBtf | ProgramKind::Uprobe => false,
         };
-        std::iter::once(point.program).chain(point.again.filter(|_| preempted))
+        point.programs().take(if preempted { 2 } else { 1 })
     }
 }
 
