@@ -84,31 +84,28 @@ pub fn made(cx: &ProbeContext) -> Option<()> {
     SESSIONS.insert(session, MEMORY, 0).ok()
 }
 
-/// `SSL_set_accept_state(session)` is entered.
+/// The session that is argument 0, if its process is watched and [`SESSIONS`] has this for it.
 #[inline(always)]
-pub fn accepts(cx: &ProbeContext) -> Option<()> {
+fn unbound(cx: &ProbeContext, state: Conn) -> Option<Session> {
     if !filter::watched_for(watch::TRAFFIC) {
         return None;
     }
     let session = session(cx.arg(0)?);
     // SAFETY: a live map value; its parts are written together before it is there.
-    if *unsafe { SESSIONS.get(session) }? != MEMORY {
-        return None;
-    }
+    (*unsafe { SESSIONS.get(session) }? == state).then_some(session)
+}
+
+/// `SSL_set_accept_state(session)` is entered.
+#[inline(always)]
+pub fn accepts(cx: &ProbeContext) -> Option<()> {
+    let session = unbound(cx, MEMORY)?;
     SESSIONS.insert(session, SERVER, 0).ok()
 }
 
 /// `SSL_do_handshake(session)` is entered.
 #[inline(always)]
 pub fn greets(cx: &ProbeContext) -> Option<()> {
-    if !filter::watched_for(watch::TRAFFIC) {
-        return None;
-    }
-    let session = session(cx.arg(0)?);
-    // SAFETY: a live map value; its parts are written together before it is there.
-    if *unsafe { SESSIONS.get(session) }? != SERVER {
-        return None;
-    }
+    let session = unbound(cx, SERVER)?;
     let socket = last_read().filter(|socket| socket.session == 0 && socket.cipher == cipher::YES)?;
     bind(socket, session);
     Some(())

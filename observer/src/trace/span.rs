@@ -209,8 +209,10 @@ pub(super) mod tests {
         }
     }
 
-    fn rules(chosen: Chosen) -> Rules {
-        Rules::new(&chosen, &Facts::default())
+    fn made(exchange: &Exchange, framework: Framework, chosen: Chosen) -> Span {
+        let rules = Rules::new(&chosen, &Facts::default());
+        let target = Target::of(&exchange.target);
+        entry(exchange, &target, framework, &rules, WallOffset(1_000_000_000), Vec::new())
     }
 
     #[test]
@@ -218,14 +220,7 @@ pub(super) mod tests {
         let chosen =
             Chosen { params: true, redaction: "c".into(), only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { target: "/a?b=1&c=2#d".into(), ..exchange() };
-        let span = entry(
-            &exchange,
-            &Target::of(&exchange.target),
-            Framework::Bottle,
-            &rules(chosen),
-            WallOffset(0),
-            Vec::new(),
-        );
+        let span = made(&exchange, Framework::Bottle, chosen);
         let names: Vec<_> = span.tags.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["http.method", "http.url", "http.params", "http.status_code"]);
         assert_eq!(span.tags[2].1, "b=[1]\nc=[***]");
@@ -235,14 +230,7 @@ pub(super) mod tests {
     fn span(change: impl FnOnce(&mut Exchange)) -> Span {
         let mut exchange = exchange();
         change(&mut exchange);
-        entry(
-            &exchange,
-            &Target::of(&exchange.target),
-            Framework::Python,
-            &rules(Chosen::default()),
-            WallOffset(1_000_000_000),
-            Vec::new(),
-        )
+        made(&exchange, Framework::Python, Chosen::default())
     }
 
     fn named(target: &str, change: impl FnOnce(&mut Exchange)) -> (CompactString, CompactString) {
@@ -257,14 +245,7 @@ pub(super) mod tests {
     fn has_the_agents_fields_and_tag_order() {
         let chosen = Chosen { only_agents_tags: true, ..Chosen::default() };
         let exchange = Exchange { traceparent: Some(W3C.into()), ..exchange() };
-        let span = entry(
-            &exchange,
-            &Target::of(&exchange.target),
-            Framework::Python,
-            &rules(chosen),
-            WallOffset(1_000_000_000),
-            Vec::new(),
-        );
+        let span = made(&exchange, Framework::Python, chosen);
         assert_eq!((span.id, span.parent, span.start_ms, span.end_ms), (0, -1, 1005, 1009));
         assert_eq!((span.operation.as_str(), span.peer.as_str()), ("/a/b", "10.0.0.9:40000"));
         assert_eq!((span.component, span.is_error, span.queue_wait_ns), (7000, false, Some(1_500_000)));
@@ -302,14 +283,7 @@ pub(super) mod tests {
     fn a_framework_has_its_component_and_its_peer() {
         let span = |ends: Ends, framework| {
             let exchange = Exchange { ends, ..exchange() };
-            let span = entry(
-                &exchange,
-                &Target::of(&exchange.target),
-                framework,
-                &rules(Chosen::default()),
-                WallOffset(0),
-                Vec::new(),
-            );
+            let span = made(&exchange, framework, Chosen::default());
             (span.component, span.peer)
         };
         let tcp = || exchange().ends;
@@ -324,9 +298,7 @@ pub(super) mod tests {
     fn a_websocket_is_what_the_plugin_of_the_framework_calls_it() {
         let tags = |framework, encrypted| {
             let asked = Exchange { status: Some(101), encrypted, target: "/ws".into(), ..exchange() };
-            let target = Target::of(&asked.target);
-            let rules = rules(Chosen { only_agents_tags: true, ..Chosen::default() });
-            let span = entry(&asked, &target, framework, &rules, WallOffset(0), Vec::new());
+            let span = made(&asked, framework, Chosen { only_agents_tags: true, ..Chosen::default() });
             span.tags.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
         };
         assert_eq!(tags(Framework::FastApi, false), ["websocket.accept", "ws://example.test/ws", "200"]);
