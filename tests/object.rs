@@ -38,7 +38,7 @@ const MAPS: [&str; 11] = [
     "WATCHED",
 ];
 /// Every global that the loader sets.
-const GLOBALS: [&str; 3] = ["FACTS", "OFFSETS", "WAKE_AT"];
+const GLOBALS: [&str; 4] = ["EMPTY", "FACTS", "OFFSETS", "WAKE_AT"];
 
 fn elf() -> object::File<'static> {
     let bytes = kernel::object();

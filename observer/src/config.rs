@@ -151,8 +151,12 @@ impl Config {
             (Some(Printing::Text), _) | (None, false) => Some(Format::Text { colour: terminal }),
             (None, true) => None,
         };
-        let kernel =
-            kernel::Settings { ring_bytes: raw.ring_bytes, connections: raw.connections, attach: raw.attach };
+        let kernel = kernel::Settings {
+            ring_bytes: raw.ring_bytes,
+            connections: raw.connections,
+            attach: raw.attach,
+            empty: false,
+        };
         let meter_period = Duration::from_secs(raw.meter_period_s);
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
         let metrics_listen = raw.metrics_listen.as_deref().map(metrics_listen).transpose()?;

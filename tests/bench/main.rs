@@ -1,6 +1,9 @@
 //! The benchmark: measures requests and scale, draws the results, writes README's section about costs from them.
 #![expect(clippy::print_stdout, reason = "the tables are for who runs it")]
 
+mod empty; // probes that do nothing
+mod flood; // a client that asks for much
+mod lossless; // how much is seen without a loss
 mod plot; // results as drawings
 mod readme; // results as README's section
 mod requests; // what a request costs
@@ -23,6 +26,7 @@ use crate::scale::Plan;
 use crate::scale::Point;
 
 const USAGE: &str = "usage: bench requests FOLDER [--quick] [--only NAME] [--rounds N]
+       bench lossless FOLDER [--quick]
        bench scale FOLDER [--quick] [--masters N [--connections N] [--rounds N]]
        bench readme FOLDER README.md";
 
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let done = match options.part.as_str() {
         "requests" => requests(&options),
         "scale" => scale(&options),
+        "lossless" => lossless(&options),
         _ => readme(&options),
     };
     match done {
@@ -59,7 +64,8 @@ fn main() -> ExitCode {
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let part = args.next().filter(|part| ["requests", "scale", "readme"].contains(&part.as_str()))?;
+    let part =
+        args.next().filter(|part| ["requests", "scale", "lossless", "readme"].contains(&part.as_str()))?;
     let mut options = Options { part, folder: args.next()?.into(), ..Options::default() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -98,6 +104,14 @@ fn scale(options: &Options) -> Result<(), String> {
     save(&options.folder.join("scale.txt"), &(lines.join("\n") + "\n"))?;
     save(&options.folder.join("scale.svg"), &plot::points(&points))?;
     save_json(&options.folder.join("scale.json"), &points)
+}
+
+fn lossless(options: &Options) -> Result<(), String> {
+    println!("{}", table::steps());
+    let steps = lossless::measured(options.quick, |step| println!("{}", table::step(step)))?;
+    let lines = [vec![table::steps()], steps.iter().map(table::step).collect()].concat();
+    save(&options.folder.join("lossless.txt"), &(lines.join("\n") + "\n"))?;
+    save_json(&options.folder.join("lossless.json"), &steps)
 }
 
 fn readme(options: &Options) -> Result<(), String> {

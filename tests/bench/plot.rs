@@ -13,7 +13,7 @@ const ROW: f64 = 18.0;
 
 /// CPU per request in gunicorn by that of gunicorn alone: a bar for each side of each case.
 pub fn cases(cases: &[Case]) -> String {
-    let sides = [(Side::Observed, "#2b7bba"), (Side::Unwatched, "#9dc7e5"), (Side::Agent, "#c8553d")];
+    let sides = [(Side::Observed, "#2b7bba"), (Side::Empty, "#9dc7e5"), (Side::Agent, "#c8553d")];
     let bars: Vec<_> = cases
         .iter()
         .flat_map(|case| {

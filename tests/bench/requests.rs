@@ -1,21 +1,26 @@
-//! What a request costs gunicorn: alone, observed, not watched, with the Python agent inside; rounds in turn.
+//! What a request costs gunicorn: alone, observed, with empty probes, with the Python agent inside; rounds in turn.
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 
 use std::path::Path;
+use std::thread::sleep;
 use std::time::Duration;
 use std::time::Instant;
 
+use harness::client::Sent;
 use harness::collector::Collector;
 use harness::gunicorn::Gunicorn;
 use harness::python::Python;
 use harness::request::Request;
+use harness::scrape;
 use harness::stage::Stage;
 use harness::stage::package;
 use harness::stage::wait;
 use harness::traffic::send_all;
 use harness::usage;
 
+use crate::empty::Empty;
 use crate::round::Case;
+use crate::round::Program;
 use crate::round::Round;
 use crate::round::Rounds;
 use crate::round::Side;
@@ -32,6 +37,10 @@ const LATE: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 2;
 /// How long an observer may take to announce the workers.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How old a page of numbers may be, and some more.
+const PAGE: Duration = Duration::from_secs(2);
+const RUNS: &str = "sw_observe_program_runs_total";
+const RUN_SECONDS: &str = "sw_observe_program_run_seconds_total";
 
 /// How much is measured.
 pub struct Options {
@@ -79,7 +88,7 @@ impl<'a> Scene<'a> {
     }
 
     fn play(&self, options: &Options) -> Result<Case, String> {
-        let sides = [Side::Alone, Side::Observed, Side::Unwatched, Side::Agent];
+        let sides = [Side::Alone, Side::Observed, Side::Empty, Side::Agent];
         let requests = self.workload.requests(options.requests);
         let mut all: Vec<_> = sides.iter().map(|side| Rounds { side: *side, rounds: Vec::new() }).collect();
         for round in 0..options.rounds {
@@ -90,7 +99,8 @@ impl<'a> Scene<'a> {
                 rounds.rounds.push(self.round(rounds.side, requests)?);
             }
         }
-        Ok(Case { name: self.workload.name.to_owned(), requests, sides: all })
+        let programs = self.programs(requests)?;
+        Ok(Case { name: self.workload.name.to_owned(), requests, sides: all, programs })
     }
 
     fn round(&self, side: Side, requests: usize) -> Result<Round, String> {
@@ -98,22 +108,61 @@ impl<'a> Scene<'a> {
         match side {
             Side::Alone => self.measure(&self.bare, requests, None, false),
             Side::Agent => self.measure(&self.inside, requests, None, true),
-            Side::Observed => self.observed(self.bare.service(), requests, true),
-            Side::Unwatched => self.observed("nobody", requests, false),
+            Side::Observed => {
+                let observer = self.observer(&[])?;
+                let round = self.measure(&self.bare, requests, Some(observer.pid()), true)?;
+                observer.stop();
+                Ok(round)
+            }
+            Side::Empty => {
+                let _probes = Empty::attached(&self.bare)?;
+                self.measure(&self.bare, requests, None, false)
+            }
+            Side::Unwatched => Err("nobody is measured beside others here".to_owned()),
         }
     }
 
-    /// With an observer of this service; when `reports`, it is ours.
-    fn observed(&self, service: &str, requests: usize, reports: bool) -> Result<Round, String> {
-        let observer = Shipping::start(&self.stage, &self.collector, service, &[]);
-        let instances = if reports { self.bare.workers().len() + 1 } else { 0 };
+    /// An observer that has announced the workers.
+    fn observer(&self, args: &[&str]) -> Result<Shipping, String> {
+        let observer = Shipping::start(&self.stage, &self.collector, self.bare.service(), args);
+        let instances = self.bare.workers().len() + 1;
         let known = || self.collector.look(|received| received.properties.len()) >= instances;
         if wait(PATIENCE, || (observer.is_ready() && known()).then_some(())).is_none() {
             return Err(format!("sw-observe does not see the workers:\n{}", observer.log()));
         }
-        let round = self.measure(&self.bare, requests, Some(observer.pid()), reports)?;
+        Ok(observer)
+    }
+
+    /// One more round, in which the kernel accounts what each program costs.
+    fn programs(&self, requests: usize) -> Result<Vec<Program>, String> {
+        self.collector.forget();
+        let address = scrape::free();
+        let observer = self.observer(&["--metrics-listen", &address.to_string()])?;
+        sleep(PAGE);
+        let before = scrape::page(address);
+        self.send(&self.bare, requests);
+        sleep(PAGE);
+        let after = scrape::page(address);
         observer.stop();
-        Ok(round)
+        let grown = |series: &str| after.value(series) - before.value(series);
+        let all = before.series(RUNS).filter_map(|(series, _)| {
+            let runs = grown(series);
+            let name = series.split('"').nth(3)?.to_owned();
+            let ns = grown(&series.replacen(RUNS, RUN_SECONDS, 1)) * 1e9;
+            (runs >= 1.0).then(|| Program {
+                name,
+                runs_per_request: runs / requests as f64,
+                run_ns: ns / runs,
+            })
+        });
+        let mut all: Vec<Program> = all.collect();
+        all.sort_by(|a, b| (b.runs_per_request * b.run_ns).total_cmp(&(a.runs_per_request * a.run_ns)));
+        Ok(all)
+    }
+
+    fn send(&self, gunicorn: &Gunicorn, count: usize) -> Vec<Sent> {
+        let all = (0..count).map(|_| Request::get(self.workload.endpoint)).collect();
+        send_all(gunicorn.address(), self.workload.mode, CONNECTIONS, all)
     }
 
     /// With `reports`, each request should come as a segment.
@@ -124,18 +173,14 @@ impl<'a> Scene<'a> {
         observer: Option<u32>,
         reports: bool,
     ) -> Result<Round, String> {
-        let send = |count| {
-            let all = (0..count).map(|_| Request::get(self.workload.endpoint)).collect();
-            send_all(gunicorn.address(), self.workload.mode, CONNECTIONS, all)
-        };
         let warm_up = self.workload.requests(WARM_UP);
-        send(warm_up);
+        self.send(gunicorn, warm_up);
         let workers = gunicorn.workers();
         let processes = [vec![gunicorn.master()], workers.clone()].concat();
         let used = || processes.iter().map(|pid| usage::cpu(*pid)).sum::<Duration>();
         let observing = || observer.map_or(Duration::ZERO, usage::cpu);
         let (used_before, observing_before, begin) = (used(), observing(), Instant::now());
-        let sent = send(requests);
+        let sent = self.send(gunicorn, requests);
         let took = begin.elapsed();
         let lost = if reports { self.lost(gunicorn.service(), requests + warm_up) } else { 0 };
         let per_request = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;

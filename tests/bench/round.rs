@@ -12,8 +12,9 @@ pub enum Side {
     Alone,
     /// `sw-observe`.
     Observed,
-    /// The same probes, which leave this gunicorn alone: the kernel reaches them, and they ask whether it is watched. It is
-    /// the least that any probes in these places cost, and what they cost everybody else on the machine.
+    /// The same probes, empty: the kernel reaches them and they return. It is the least that any probes in these places cost.
+    Empty,
+    /// The same probes, which leave this gunicorn alone: what they cost everybody else on the machine.
     Unwatched,
     /// The SkyWalking Python agent inside.
     Agent,
@@ -25,6 +26,7 @@ impl Side {
         match self {
             Side::Alone => "alone",
             Side::Observed => "sw-observe",
+            Side::Empty => "empty probes",
             Side::Unwatched => "sw-observe, not watched",
             Side::Agent => "Python agent",
         }
@@ -72,6 +74,19 @@ pub struct Case {
     pub requests: usize,
     /// Those that were measured; alone is the first.
     pub sides: Vec<Rounds>,
+    /// What the probes' programs cost in one more round with `sw-observe`, those that ran.
+    pub programs: Vec<Program>,
+}
+
+/// What one BPF program costs, as the kernel accounts it: two readings of its clock are in each run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name in the object.
+    pub name: String,
+    /// How often it runs, by requests.
+    pub runs_per_request: f64,
+    /// Time of one run, in ns.
+    pub run_ns: f64,
 }
 
 impl Rounds {
@@ -101,6 +116,11 @@ impl Case {
         let (alone, ..) = self.side(Side::Alone)?.of(figure);
         let (measured, ..) = self.side(side)?.of(figure);
         (alone > 0.0).then_some(measured / alone)
+    }
+
+    /// What the programs take of a request, in µs: the sum of their runs.
+    pub fn programs_us(&self) -> f64 {
+        self.programs.iter().map(|program| program.runs_per_request * program.run_ns / 1e3).sum()
     }
 }
 

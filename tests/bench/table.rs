@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::lossless::Step;
 use crate::round::Case;
+use crate::round::Program;
 use crate::round::Round;
 use crate::round::Side;
 use crate::scale::Point;
@@ -41,7 +43,11 @@ pub fn case(case: &Case) -> String {
     for side in case.sides.iter().filter(|side| side.sum(|round| round.lost) > 0.0) {
         _ = write!(text, "\n{} lost {} requests", side.side.name(), side.sum(|round| round.lost));
     }
-    text.push('\n');
+    for program in &case.programs {
+        let Program { name, runs_per_request, run_ns } = program;
+        _ = write!(text, "\n    {name:<40}{runs_per_request:>8.2} runs per request{run_ns:>8.0} ns each");
+    }
+    _ = writeln!(text, "\nprograms, as the kernel accounts them: {:.1} µs per request", case.programs_us());
     text
 }
 
@@ -78,6 +84,44 @@ pub fn points() -> String {
         "gunicorn CPU %",
         "memory MiB",
         "peak MiB"
+    )
+}
+
+/// One line of the table of rates.
+pub fn step(step: &Step) -> String {
+    let observed = if step.observed { "observed" } else { "alone" };
+    let wanted = step.wanted.map_or_else(|| "most".to_owned(), |rate| rate.to_string());
+    let mut text = format!(
+        "{observed:>9}{:>7}{wanted:>8}{:>10.0}{:>10}{:>9}{:>14.1}{:>14.1}{:>16.0}{:>12.1}",
+        step.depth,
+        step.reached,
+        step.sent,
+        step.missing,
+        step.gunicorn_us,
+        step.observer_us,
+        step.observer_percent,
+        mib(step.resident_kib)
+    );
+    if let Some(lost) = &step.lost {
+        _ = write!(text, "\n{:>9}lost: {lost}", "");
+    }
+    text
+}
+
+/// The head of the table of rates.
+pub fn steps() -> String {
+    format!(
+        "{:>9}{:>7}{:>8}{:>10}{:>10}{:>9}{:>14}{:>14}{:>16}{:>12}",
+        "side",
+        "depth",
+        "wanted",
+        "reached/s",
+        "requests",
+        "missing",
+        "gunicorn µs",
+        "observer µs",
+        "observer CPU %",
+        "memory MiB"
     )
 }
 

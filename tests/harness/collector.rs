@@ -50,6 +50,8 @@ pub struct Received {
     pub meter_streams: Vec<Vec<MeterDataCollection>>,
     /// Each closed stream of `EventService.collect`; of one that was ended by a rejection, what came before.
     pub event_streams: Vec<Vec<Event>>,
+    /// Segments that were counted and not kept ([`Manners::only_count`]).
+    pub counted: u64,
     /// Names of the calls, in order, refused ones too.
     pub calls: Vec<&'static str>,
 }
@@ -99,6 +101,8 @@ pub struct Manners {
     pub unwanted_event: Option<String>,
     /// Waits before each answer.
     pub delay: Duration,
+    /// Counts segments and keeps none: for more than memory can hold.
+    pub only_count: bool,
 }
 
 #[derive(Default)]
@@ -263,7 +267,15 @@ impl TraceSegmentReportService for Calls {
         &self,
         request: Request<Streaming<SegmentObject>>,
     ) -> Result<Response<Commands>, Status> {
-        let messages = all(self.admit("TraceSegmentReportService.collect", request).await?).await?;
+        let mut stream = self.admit("TraceSegmentReportService.collect", request).await?;
+        if lock(&self.0).manners.only_count {
+            let mut counted = 0;
+            while stream.message().await?.is_some() {
+                counted += 1;
+            }
+            return Ok(self.note(|received| received.counted += counted));
+        }
+        let messages = all(stream).await?;
         Ok(self.note(|received| received.segment_streams.push(messages)))
     }
 }

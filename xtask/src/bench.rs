@@ -37,6 +37,8 @@ enum Scenario {
     Requests,
     /// The cost of many idle workers and connections
     Scale,
+    /// How many requests per second are seen without a loss
+    Lossless,
     /// Instructions per request in the pipeline, against what they were
     Pipeline,
 }
@@ -46,6 +48,7 @@ impl Scenario {
         match self {
             Self::Requests => "requests",
             Self::Scale => "scale",
+            Self::Lossless => "lossless",
             Self::Pipeline => "pipeline",
         }
     }
@@ -55,7 +58,7 @@ impl Scenario {
 pub fn command(options: &Options) -> Outcome {
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
-    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Scale];
+    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Lossless, Scenario::Scale];
     let scenarios = match (options.scenarios.is_empty(), options.readme) {
         (true, false) => &all[..],
         (true, true) => &[], // what was measured before

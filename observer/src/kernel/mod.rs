@@ -148,6 +148,8 @@ pub struct Settings {
     pub connections: u32,
     /// Take only this variant.
     pub attach: Option<Variant>,
+    /// Attach programs that do nothing: a benchmark tells by them what the kernel takes to reach probes.
+    pub empty: bool,
 }
 
 /// Loaded and attached probes. Dropping it detaches all of them.
@@ -261,7 +263,8 @@ fn return_memory() {
 
 /// Tries every variant of every probe on this kernel.
 pub fn rehearse() -> Result<Vec<Rehearsal>, KernelError> {
-    let (mut ebpf, kernel) = load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None })?;
+    let (mut ebpf, kernel) =
+        load(Settings { ring_bytes: 1 << 16, connections: 1 << 10, attach: None, empty: false })?;
     Ok(attach::rehearse(&mut ebpf, &kernel))
 }
 
@@ -282,6 +285,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Kernel), KernelError> {
         .override_global("OFFSETS", &offsets, true)
         .override_global("FACTS", &facts, true)
         .override_global("WAKE_AT", &wake_at, true)
+        .override_global("EMPTY", &u32::from(settings.empty), true)
         .map_max_entries("RECORDS", settings.ring_bytes)
         .map_max_entries("SOCKETS", settings.connections)
         .map_max_entries("COUNTERS", u32::try_from(processors()?).unwrap_or(u32::MAX).saturating_mul(SLOTS))
