@@ -8,18 +8,22 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use object::build::elf::Builder;
+use object::build::elf::SectionData;
+use object::elf::SHT_STRTAB;
+
 fn main() {
     println!("cargo::rerun-if-env-changed=SW_OBSERVE_EBPF");
     println!("cargo::rerun-if-changed=../Cargo.lock");
     println!("cargo::rerun-if-changed=../target/tools/bin/bpf-linker");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("probes");
     let done = match env::var("SW_OBSERVE_EBPF").as_deref() {
-        Ok("stub") => fs::write(out, []).map_err(|error| error.to_string()),
+        Ok("stub") => fs::write(&out, []).map_err(|error| error.to_string()),
         Ok(object) => {
             println!("cargo::rerun-if-changed={object}");
-            fs::copy(object, out).map(drop).map_err(|error| format!("SW_OBSERVE_EBPF={object}: {error}"))
+            fs::copy(object, &out).map(drop).map_err(|error| format!("SW_OBSERVE_EBPF={object}: {error}"))
         }
-        Err(_) => build(),
+        Err(_) => build().and_then(|()| strip(&out)),
     };
     if let Err(why) = done {
         println!("cargo::error={why}");
@@ -56,6 +60,26 @@ fn build() -> Result<(), String> {
     };
     aya_build::build_ebpf([probes], aya_build::Toolchain::Custom(&compiler))
         .map_err(|error| format!("the probes do not compile: {error:#}"))
+}
+
+/// Takes out what only debuggers read: seven parts of eight, which the observer would hold in memory. What the kernel reads,
+/// BTF, is made from it and stays.
+fn strip(path: &Path) -> Result<(), String> {
+    let failed = |what: &dyn std::fmt::Display| format!("cannot strip {}: {what}", path.display());
+    let bytes = fs::read(path).map_err(|error| failed(&error))?;
+    let mut elf = Builder::read(bytes.as_slice()).map_err(|error| failed(&error))?;
+    for section in &mut elf.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    elf.delete_orphans();
+    let names = elf.sections.add(); // LLVM keeps them with those of symbols, which this library does not
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped).map_err(|error| failed(&error))?;
+    fs::write(path, stripped).map_err(|error| failed(&error))
 }
 
 /// The value of `key = "…"`.

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "the tables are for who runs it")]
 
 mod empty; // probes that do nothing
+mod files; // what many interpreters' files cost
 mod flood; // a client that asks for much
 mod lossless; // how much is seen without a loss
 mod plot; // results as drawings
@@ -21,12 +22,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::round::Case;
+use crate::readme::Results;
 use crate::scale::Plan;
-use crate::scale::Point;
 
 const USAGE: &str = "usage: bench requests FOLDER [--quick] [--only NAME] [--rounds N]
        bench lossless FOLDER [--quick]
+       bench files FOLDER [--quick]
        bench scale FOLDER [--quick] [--masters N [--connections N] [--rounds N]]
        bench readme FOLDER README.md";
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         "requests" => requests(&options),
         "scale" => scale(&options),
         "lossless" => lossless(&options),
+        "files" => files(&options),
         _ => readme(&options),
     };
     match done {
@@ -64,8 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let part =
-        args.next().filter(|part| ["requests", "scale", "lossless", "readme"].contains(&part.as_str()))?;
+    let part = args
+        .next()
+        .filter(|part| ["requests", "scale", "lossless", "files", "readme"].contains(&part.as_str()))?;
     let mut options = Options { part, folder: args.next()?.into(), ..Options::default() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -114,10 +117,24 @@ fn lossless(options: &Options) -> Result<(), String> {
     save_json(&options.folder.join("lossless.json"), &steps)
 }
 
+fn files(options: &Options) -> Result<(), String> {
+    let masters = if options.quick { 3 } else { 50 };
+    println!("{}", table::files_head());
+    let all = files::measured(masters, |files| println!("{}", table::files(files)))?;
+    let lines = [vec![table::files_head()], all.iter().map(table::files).collect()].concat();
+    save(&options.folder.join("files.txt"), &(lines.join("\n") + "\n"))?;
+    save_json(&options.folder.join("files.json"), &all)
+}
+
 fn readme(options: &Options) -> Result<(), String> {
-    let cases: Vec<Case> = load(&options.folder.join("requests.json"))?;
-    let points: Vec<Point> = load(&options.folder.join("scale.json"))?;
-    readme::rewrite(&options.page, &cases, &points)
+    let of = |name: &str| options.folder.join(name);
+    let results = Results {
+        cases: load(&of("requests.json"))?,
+        steps: load(&of("lossless.json"))?,
+        points: load(&of("scale.json"))?,
+        files: load(&of("files.json"))?,
+    };
+    readme::rewrite(&options.page, &results)
 }
 
 fn save(path: &Path, text: &str) -> Result<(), String> {

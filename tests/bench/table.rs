@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::files::Files;
 use crate::lossless::Step;
 use crate::round::Case;
 use crate::round::Program;
@@ -123,6 +124,17 @@ pub fn steps() -> String {
         "observer CPU %",
         "memory MiB"
     )
+}
+
+/// One line of the table of files.
+pub fn files(files: &Files) -> String {
+    let Files { files, masters, timed_s, timed_cpu_s, stopped_s } = files;
+    format!("{files:>8}{masters:>9}{timed_s:>9.1}{timed_cpu_s:>9.2}{stopped_s:>11.1}")
+}
+
+/// The head of the table of files.
+pub fn files_head() -> String {
+    format!("{:>8}{:>9}{:>9}{:>9}{:>11}", "files", "masters", "timed s", "CPU s", "stopped s")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

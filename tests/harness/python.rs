@@ -127,46 +127,65 @@ impl Python {
         must(fs::write(&made, ""), format_args!("write {}", made.display()));
     }
 
-    /// Its gunicorn on a copy of its interpreter, and of the library of that, without symbols; nothing where there are none
-    /// to take away.
+    /// Its gunicorn on a copy of its interpreter, and of the library of that.
+    pub fn copied(&self, dir: &Path) -> Self {
+        self.parts().copy(dir, |_| {})
+    }
+
+    /// The same without symbols; nothing where there are none to take away.
     pub fn stripped(&self, dir: &Path) -> Option<Self> {
+        let parts = self.parts();
+        has_symbols(parts.library.as_ref().unwrap_or(&parts.exe)).then(|| {
+            parts.copy(dir, |copy| {
+                run(Path::new("strip"), [OsStr::new("--strip-all"), copy.as_os_str()]);
+                assert!(!has_symbols(copy), "{} still has symbols", copy.display());
+            })
+        })
+    }
+
+    fn parts(&self) -> Parts {
         let said = run(&self.script("python"), ["-c", PARTS]);
         let mut said = said.lines();
-        let [exe, home, packages, library] = [(); 4].map(|()| Path::new(said.next().unwrap_or_default()));
-        let is_shared = library.is_file();
-        if !has_symbols(if is_shared { library } else { exe }) {
-            return None;
-        }
-        let bin = dir.join("bin");
-        must(fs::create_dir_all(&bin), format_args!("make {}", bin.display()));
-        let strip = |file: &Path| {
-            let copy = bin.join(file.file_name().unwrap_or_default());
-            must(fs::copy(file, &copy), format_args!("copy {}", file.display()));
-            run(Path::new("strip"), [OsStr::new("--strip-all"), copy.as_os_str()]);
-            assert!(!has_symbols(&copy), "{} still has symbols", copy.display());
-            copy
-        };
-        let exe = strip(exe);
-        if is_shared {
-            strip(library);
-        }
-        let gunicorn = bin.join("gunicorn");
-        let script = format!(
-            "#!/bin/sh\nexport PYTHONHOME='{}' PYTHONPATH='{}' LD_LIBRARY_PATH='{}'\nexec '{}' -m gunicorn \"$@\"\n",
-            home.display(),
-            packages.display(),
-            bin.display(),
-            exe.display(),
-        );
-        must(fs::write(&gunicorn, script), format_args!("write {}", gunicorn.display()));
-        let mode = fs::Permissions::from_mode(0o755);
-        must(fs::set_permissions(&gunicorn, mode), format_args!("make {} a program", gunicorn.display()));
-        Some(Self { dir: dir.to_path_buf() })
+        let [exe, home, packages, library] = [(); 4].map(|()| PathBuf::from(said.next().unwrap_or_default()));
+        Parts { exe, home, packages, library: Some(library).filter(|library| library.is_file()) }
     }
 
     /// The path of an installed script, `gunicorn` for one.
     pub fn script(&self, name: &str) -> PathBuf {
         self.dir.join("bin").join(name)
+    }
+}
+
+/// What a copy of an interpreter needs.
+struct Parts {
+    exe: PathBuf,
+    home: PathBuf,
+    packages: PathBuf,
+    library: Option<PathBuf>,
+}
+
+impl Parts {
+    /// Copies the interpreter and its library and does something to both copies; gunicorn runs on them.
+    fn copy(&self, dir: &Path, change: impl Fn(&Path)) -> Python {
+        let bin = dir.join("bin");
+        must(fs::create_dir_all(&bin), format_args!("make {}", bin.display()));
+        for file in [Some(&self.exe), self.library.as_ref()].into_iter().flatten() {
+            let copy = bin.join(file.file_name().unwrap_or_default());
+            must(fs::copy(file, &copy), format_args!("copy {}", file.display()));
+            change(&copy);
+        }
+        let gunicorn = bin.join("gunicorn");
+        let script = format!(
+            "#!/bin/sh\nexport PYTHONHOME='{}' PYTHONPATH='{}' LD_LIBRARY_PATH='{}'\nexec '{}' -m gunicorn \"$@\"\n",
+            self.home.display(),
+            self.packages.display(),
+            bin.display(),
+            bin.join(self.exe.file_name().unwrap_or_default()).display(),
+        );
+        must(fs::write(&gunicorn, script), format_args!("write {}", gunicorn.display()));
+        let mode = fs::Permissions::from_mode(0o755);
+        must(fs::set_permissions(&gunicorn, mode), format_args!("make {} a program", gunicorn.display()));
+        Python { dir: dir.to_path_buf() }
     }
 }
 

@@ -39,6 +39,8 @@ enum Scenario {
     Scale,
     /// How many requests per second are seen without a loss
     Lossless,
+    /// What many different interpreters cost
+    Files,
     /// Instructions per request in the pipeline, against what they were
     Pipeline,
 }
@@ -49,6 +51,7 @@ impl Scenario {
             Self::Requests => "requests",
             Self::Scale => "scale",
             Self::Lossless => "lossless",
+            Self::Files => "files",
             Self::Pipeline => "pipeline",
         }
     }
@@ -58,7 +61,7 @@ impl Scenario {
 pub fn command(options: &Options) -> Outcome {
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
-    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Lossless, Scenario::Scale];
+    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Lossless, Scenario::Scale, Scenario::Files];
     let scenarios = match (options.scenarios.is_empty(), options.readme) {
         (true, false) => &all[..],
         (true, true) => &[], // what was measured before
