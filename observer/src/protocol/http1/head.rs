@@ -220,6 +220,7 @@ impl Side for Response {
 
     fn head((minor, status): (u8, u16), fields: &Fields<'_>, asked: Asked) -> (ResponseHead, Then) {
         let then = match (status, asked, fields) {
+            (101, _, Fields { websocket: true, .. }) => Then::Fault(Fault::WebSocket),
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
             (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
@@ -260,6 +261,8 @@ pub struct Fields<'a> {
     traceparent: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
+    /// `Upgrade` names the WebSocket alone (RFC 6455, 4.2.2).
+    websocket: bool,
     /// They could not be read, so nothing is known of the body.
     unclear: bool,
 }
@@ -312,6 +315,8 @@ impl<'a> Fields<'a> {
                 let chunked = item.eq_ignore_ascii_case(b"chunked");
                 self.coding = if chunked { Coding::Chunked } else { Coding::Other };
             }
+        } else if name.eq_ignore_ascii_case("upgrade") {
+            self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket");
         } else if name.eq_ignore_ascii_case("connection") {
             for item in items(value) {
                 self.close |= item.eq_ignore_ascii_case(b"close");

@@ -166,7 +166,9 @@ fn responses_end_by_their_framing() {
     assert_eq!(two("HTTP/1.1 099 No\r\n\r\n"), "Gap");
     assert_eq!(statuses(Asked::Head, format!("{ok}Content-Length: 9\r\n\r\n").as_bytes()), "200 .");
     assert_eq!(statuses(Asked::Connect, format!("{ok}\r\nxx").as_bytes()), "200 Upgraded");
-    assert_eq!(statuses(Asked::Other, b"HTTP/1.1 101 Go\r\nUpgrade: x\r\n\r\n\x81"), "101 Upgraded");
+    let switched = |to: &str| statuses(Asked::Other, format!("HTTP/1.1 101 Go\r\n{to}\r\n\u{1}").as_bytes());
+    assert_eq!(switched("upgrade:  WebSocket \r\n"), "101 WebSocket");
+    assert_eq!([switched("Upgrade: x\r\n"), switched("")], ["101 Upgraded", "101 Upgraded"]);
 }
 
 #[test]
