@@ -43,6 +43,7 @@ pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
         segment_id: id.into(),
         service: instance.service.clone(),
         instance: instance.name.clone(),
+        correlation: Vec::new(),
         spans: vec![Span {
             id: 0,
             parent: -1,

@@ -103,6 +103,8 @@ pub struct Exchange {
     pub host: Option<CompactString>,
     /// `sw8` header.
     pub sw8: Option<CompactString>,
+    /// `sw8-correlation` header.
+    pub correlation: Option<CompactString>,
     /// `traceparent` header.
     pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.

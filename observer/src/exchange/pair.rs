@@ -359,6 +359,7 @@ impl Connection {
                 target: head.target,
                 host: head.host,
                 sw8: head.sw8,
+                correlation: head.correlation,
                 traceparent: head.traceparent,
                 status: None,
                 ready,

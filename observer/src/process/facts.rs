@@ -22,7 +22,7 @@ use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 32] = [
+const VARIABLES: [&str; 33] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
@@ -32,6 +32,7 @@ const VARIABLES: [&str; 32] = [
     "SW_AGENT_DISABLE_PLUGINS",
     "SW_PLUGIN_HTTP_IGNORE_METHOD",
     "SW_SAMPLE_N_PER_3_SECS",
+    "SW_CORRELATION_ELEMENT_MAX_NUMBER",
     "SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD",
     "SW_PLUGIN_FLASK_COLLECT_HTTP_PARAMS",
     "SW_PLUGIN_SANIC_COLLECT_HTTP_PARAMS",

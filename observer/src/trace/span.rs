@@ -196,6 +196,7 @@ pub(super) mod tests {
             target: "/a/b?c=d".into(),
             host: Some("example.test".into()),
             sw8: None,
+            correlation: None,
             traceparent: None,
             status: Some(200),
             ready: Some(KernelTime(4_000_000)),

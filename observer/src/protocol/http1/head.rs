@@ -29,6 +29,8 @@ pub struct RequestHead {
     pub host: Option<CompactString>,
     /// `sw8` header.
     pub sw8: Option<CompactString>,
+    /// `sw8-correlation` header.
+    pub correlation: Option<CompactString>,
     /// `traceparent` header.
     pub traceparent: Option<CompactString>,
 }
@@ -182,6 +184,7 @@ impl Side for Request {
             target: text(target),
             host: fields.host.map(text),
             sw8: fields.sw8.map(text),
+            correlation: fields.correlation.map(text),
             traceparent: fields.traceparent.map(text),
         };
         (head, then)
@@ -258,6 +261,7 @@ pub struct Fields<'a> {
     coding: Coding,
     host: Option<&'a [u8]>,
     sw8: Option<&'a [u8]>,
+    correlation: Option<&'a [u8]>,
     traceparent: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
@@ -300,6 +304,8 @@ impl<'a> Fields<'a> {
             self.host.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("sw8") {
             self.sw8.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("sw8-correlation") {
+            self.correlation.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("traceparent") {
             self.traceparent.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("content-length") {

@@ -56,12 +56,13 @@ fn statuses(asked: Asked, bytes: &[u8]) -> String {
 #[test]
 fn a_request_head_gives_what_spans_need() {
     let bytes =
-        b"PUT /a?b HTTP/1.1\r\nhOST: h:1\r\nSW8: x\r\nsw8: y\r\nTraceParent: z\r\nOther: \xff\r\n\r\n";
+        b"PUT /a?b HTTP/1.1\r\nhOST: h:1\r\nSW8: x\r\nsw8: y\r\nSw8-Correlation: c\r\nTraceParent: z\r\nOther: \xff\r\n\r\n";
     let head = RequestHead {
         method: "PUT".into(),
         target: "/a?b".into(),
         host: Some("h:1".into()),
         sw8: Some("x".into()),
+        correlation: Some("c".into()),
         traceparent: Some("z".into()),
     };
     assert_eq!(requests(bytes), [Event::Began, Event::Head(head), Event::Ended]);
