@@ -109,6 +109,8 @@ pub struct Exchange {
     pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
+    /// What the server said of it, if anything.
+    pub reason: CompactString,
     /// When the request's first byte was ready to be read; `None` when not known.
     pub ready: Option<KernelTime>,
     /// When the connection was accepted; only of its first request, where that was seen.

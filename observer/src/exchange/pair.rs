@@ -30,6 +30,7 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
 use crate::stream::Stream;
+use compact_str::CompactString;
 use observer_ebpf::record::Moved;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -362,6 +363,7 @@ impl Connection {
                 correlation: head.correlation,
                 traceparent: head.traceparent,
                 status: None,
+                reason: CompactString::const_new(""),
                 ready,
                 accepted: self.accepted.take(),
                 start: at,
@@ -459,6 +461,7 @@ impl Connection {
             return;
         }
         exchange.status = Some(head.status);
+        exchange.reason = head.reason;
         if exchange.method == "CONNECT" && !(200..300).contains(&head.status) {
             self.requests = Parser::from_middle(); // no tunnel after all
         }

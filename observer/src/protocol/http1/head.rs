@@ -36,10 +36,12 @@ pub struct RequestHead {
 }
 
 /// A response's head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// 100 to 999.
     pub status: u16,
+    /// What the status line says behind the status; as lossy as a request's text.
+    pub reason: CompactString,
     /// The server says that it closes the connection after this response.
     pub last: bool,
 }
@@ -193,8 +195,8 @@ impl Side for Request {
 
 impl Side for Response {
     type Head = ResponseHead;
-    /// Minor version (a digit) and status.
-    type First<'a> = (u8, u16);
+    /// Minor version (a digit), status, and what is said of it.
+    type First<'a> = (u8, u16, &'a [u8]);
     type Context = Asked;
     const BLANK_LINES: bool = false;
     const PROXIED: bool = false;
@@ -207,7 +209,7 @@ impl Side for Response {
         byte == b'H'
     }
 
-    fn line(line: &[u8], _: bool) -> Line<(u8, u16)> {
+    fn line(line: &[u8], _: bool) -> Line<(u8, u16, &[u8])> {
         status_line(line).map_or(Line::Bad(Fault::Gap), Line::Good)
     }
 
@@ -217,11 +219,15 @@ impl Side for Response {
     }
 
     fn without_headers(line: &[u8]) -> Option<ResponseHead> {
-        let (_, status) = status_line(line).filter(|(_, status)| *status >= 200)?;
-        Some(ResponseHead { status, last: false })
+        let (_, status, reason) = status_line(line).filter(|(_, status, _)| *status >= 200)?;
+        Some(ResponseHead { status, reason: text(reason), last: false })
     }
 
-    fn head((minor, status): (u8, u16), fields: &Fields<'_>, asked: Asked) -> (ResponseHead, Then) {
+    fn head(
+        (minor, status, reason): (u8, u16, &[u8]),
+        fields: &Fields<'_>,
+        asked: Asked,
+    ) -> (ResponseHead, Then) {
         let then = match (status, asked, fields) {
             (101, _, Fields { websocket: true, .. }) => Then::Fault(Fault::WebSocket),
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
@@ -234,7 +240,8 @@ impl Side for Response {
             (_, _, Fields { length: Length::Bytes(len), .. }) => Then::Body(Body::Length(*len)),
             (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
         };
-        (ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then)
+        let last = fields.close || (minor == b'0' && !fields.keep_alive);
+        (ResponseHead { status, reason: text(reason), last }, then)
     }
 }
 
@@ -366,13 +373,13 @@ fn is_http1(version: &[u8]) -> bool {
 /// Bytes of a status line up to its status.
 const STATUS_LINE: usize = "HTTP/1.1 200".len();
 
-/// Minor version (a digit) and status.
-fn status_line(line: &[u8]) -> Option<(u8, u16)> {
+/// Minor version (a digit), status, and what is behind it.
+fn status_line(line: &[u8]) -> Option<(u8, u16, &[u8])> {
     let (version, rest) = line.split_at_checked("HTTP/1.1".len())?;
     let [b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', end @ ..] = rest else { return None };
     let ends = matches!(end.first(), None | Some(b' ' | b'\r' | b'\n'));
     let status = [a, b, c].iter().fold(0, |n, digit| n * 10 + u16::from(**digit - b'0'));
-    (ends && is_http1(version)).then_some((*version.last()?, status))
+    (ends && is_http1(version)).then_some((*version.last()?, status, end.trim_ascii()))
 }
 
 fn is_token(byte: u8) -> bool {
