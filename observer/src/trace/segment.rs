@@ -156,6 +156,7 @@ mod tests {
             service: "shop".into(),
             name: "worker".into(),
             properties: Vec::new(),
+            pace: crate::identity::Pace::default(),
         };
         let master = Arc::new(Facts { environ, ..Facts::default() });
         let server = Server { instance: &instance, framework: Framework::Flask, master };

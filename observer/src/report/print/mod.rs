@@ -125,6 +125,7 @@ mod tests {
                 ("language".to_owned(), "python".to_owned()),
                 ("OS Name".to_owned(), "posix".to_owned()),
             ],
+            pace: crate::identity::Pace::default(),
         }
     }
 
