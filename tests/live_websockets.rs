@@ -1,4 +1,5 @@
 //! WebSockets: the handshake as the agent reports it, then bytes that are counted, not copied.
+#![expect(clippy::expect_used, reason = "this is how a test fails")]
 
 use std::fs::File;
 use std::io::BufReader;
@@ -34,15 +35,14 @@ const REQUESTS: usize = 2;
 /// A masked frame of binary data (opcode 2) or another kind; the mask is of zeros (RFC 6455, 5.2).
 fn frame(opcode: u8, data: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
+    let len = data.len().to_be_bytes();
+    let [.., high, low] = len;
     match data.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..65_536 => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-        len => {
+        0..126 => frame.push(0x80 | low),
+        126..65_536 => frame.extend([0x80 | 126, high, low]),
+        _ => {
             frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
+            frame.extend(len);
         }
     }
     [frame.as_slice(), &[0; 4], data].concat()

@@ -307,34 +307,36 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, name: &str, value: &'a [u8]) {
-        if name.eq_ignore_ascii_case("host") {
-            self.host.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("sw8") {
-            self.sw8.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("sw8-correlation") {
-            self.correlation.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("traceparent") {
-            self.traceparent.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("content-length") {
-            for item in items(value) {
-                self.length = match (&self.length, decimal(item)) {
-                    (Length::None, Some(len)) => Length::Bytes(len),
-                    (Length::Bytes(before), Some(len)) if *before == len => Length::Bytes(len),
-                    _ => Length::Bad,
-                };
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // Most are none of these, and their length says so at once.
+        match name.len() {
+            3 if is("sw8") => _ = self.sw8.get_or_insert(value),
+            4 if is("host") => _ = self.host.get_or_insert(value),
+            7 if is("upgrade") => self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket"),
+            10 if is("connection") => {
+                for item in items(value) {
+                    self.close |= item.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            for item in items(value) {
-                let chunked = item.eq_ignore_ascii_case(b"chunked");
-                self.coding = if chunked { Coding::Chunked } else { Coding::Other };
+            11 if is("traceparent") => _ = self.traceparent.get_or_insert(value),
+            14 if is("content-length") => {
+                for item in items(value) {
+                    self.length = match (&self.length, decimal(item)) {
+                        (Length::None, Some(len)) => Length::Bytes(len),
+                        (Length::Bytes(before), Some(len)) if *before == len => Length::Bytes(len),
+                        _ => Length::Bad,
+                    };
+                }
             }
-        } else if name.eq_ignore_ascii_case("upgrade") {
-            self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket");
-        } else if name.eq_ignore_ascii_case("connection") {
-            for item in items(value) {
-                self.close |= item.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+            15 if is("sw8-correlation") => _ = self.correlation.get_or_insert(value),
+            17 if is("transfer-encoding") => {
+                for item in items(value) {
+                    let chunked = item.eq_ignore_ascii_case(b"chunked");
+                    self.coding = if chunked { Coding::Chunked } else { Coding::Other };
+                }
             }
+            _ => {}
         }
     }
 }
