@@ -1,13 +1,9 @@
 //! Which framework a worker runs, as its interpreter's memory tells: real ones, on every worker class and Python.
 
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::client::Address;
 use harness::client::Client;
 use harness::client::Mode;
 use harness::client::Sent;
@@ -185,44 +181,4 @@ fn every_interpreter_tells() {
     }
     assert!(seen >= 3, "only {seen} interpreters");
     observer.stop().assert_code(0);
-}
-
-/// The handshake of a WebSocket is a span with the tags of the framework's plugin; what follows it is counted, not read.
-#[test]
-fn a_websocket_that_is_accepted() {
-    const HANDSHAKE: &[u8] = b"GET /socket?token=s3cret HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\n\
-        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    /// A text of two letters, masked with zeros (RFC 6455, 5.2).
-    const TEXT: &[u8] = b"\x81\x82\0\0\0\0hi";
-    let stage = Stage::enter("frameworks-websocket");
-    let gunicorn = Gunicorn::start(&stage, &launch(&environment(), "asgi", "fastapi"));
-    let observer = Observer::start(&[]);
-    observer.wait_instances(&gunicorn.workers());
-    let Address::Tcp(address) = gunicorn.address() else { panic!("not TCP") };
-    let mut stream = TcpStream::connect(address).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
-    stream.write_all(HANDSHAKE).expect("ask");
-    let mut said = Vec::new();
-    let mut read = |stream: &mut TcpStream, until: &[u8]| {
-        while !said.windows(until.len()).any(|window| window == until) {
-            let mut piece = [0; 1024];
-            let n = stream.read(&mut piece).expect("an answer");
-            assert!(n > 0, "{:?}\n{}", String::from_utf8_lossy(&said), gunicorn.log());
-            said.extend_from_slice(&piece[..n]);
-        }
-    };
-    read(&mut stream, b"\r\n\r\n");
-    stream.write_all(TEXT).expect("say");
-    read(&mut stream, b"\x81\x02hi");
-    drop(stream);
-    ask(&gunicorn, 1); // the next request is read as ever
-    assert_eq!(components(&observer, gunicorn.service(), 2), [7014; 2]);
-    let report = observer.stop();
-    report.assert_code(0);
-    let spans = segments(&report.lines, gunicorn.service()).flat_map(|segment| &segment.spans);
-    let span = spans.into_iter().find(|span| span.operation == "/socket").expect("its span");
-    let tags = ["http.method", "http.url", "http.status_code"].map(|name| span.tag(name));
-    assert_eq!(tags, [Some("websocket.accept"), Some("ws://shop/socket"), Some("200")]);
-    assert!(!span.is_error);
-    assert_eq!(report.drops().get("upgraded"), Some(&1), "{:?}", report.drops());
 }

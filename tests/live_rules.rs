@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use harness::client::Client;
 use harness::client::Mode;
+use harness::collector::Collector;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::observer::Line;
@@ -160,6 +161,33 @@ fn a_masters_environment_switches_meters_off() {
     let ours = meters(&observer, own.service());
     assert!(ours.contains_key("instance_gunicorn_busy"), "{ours:?}");
     assert!(ours.keys().all(|name| !name.starts_with("instance_pvm_")), "{ours:?}");
+    observer.stop().assert_code(0);
+}
+
+#[test]
+fn a_masters_environment_says_how_often_it_is_heard_of() {
+    let stage = Stage::enter("rules-pace");
+    let launch = || Launch::new("sync", "wsgi_app:app").workers(1);
+    let quick = launch()
+        .env("SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD", "1")
+        .env("SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR", "2");
+    let (quick, usual) = (Gunicorn::start(&stage, &quick), Gunicorn::start(&stage, &launch()));
+    let collector = Collector::start();
+    let oap = collector.endpoint().trim_start_matches("http://").to_owned();
+    let observer = watch(&[&quick, &usual], &["--oap", &oap]);
+    // Of a service's master and worker together: signs of life, and how often properties went with them.
+    let heard = |gunicorn: &Gunicorn| {
+        collector.look(|received| {
+            let pings = received.pings.iter().filter(|ping| ping.service == gunicorn.service()).count();
+            let all = received.properties.iter();
+            (pings, all.filter(|properties| properties.service == gunicorn.service()).count())
+        })
+    };
+    let often = wait(PATIENCE, || Some(heard(&quick)).filter(|(pings, _)| *pings >= 10));
+    let (pings, properties) = often.unwrap_or_default();
+    assert!(pings >= 10 && properties * 2 >= pings, "{pings} {properties}\n{}", observer.stderr());
+    let (pings, properties) = heard(&usual);
+    assert!((2..=4).contains(&pings) && properties == 2, "{pings} {properties}\n{}", observer.stderr());
     observer.stop().assert_code(0);
 }
 

@@ -43,7 +43,11 @@ fn pair(key: &str, value: &str) -> v3::KeyStringValuePair {
 async fn an_instance_is_registered_then_kept_alive() {
     let collector = Collector::start();
     let heartbeat = Duration::from_millis(200);
-    let (oap, _) = start(Settings { heartbeat, properties_factor: 3, ..settings(collector.endpoint()) });
+    let (oap, _) = start(Settings {
+        heartbeat: Some(heartbeat),
+        properties_factor: Some(3),
+        ..settings(collector.endpoint())
+    });
     let worker = sample::worker("demo", 9);
     oap.send(Report::Hello(worker.clone()));
     let received = collector.wait("fourth sign of life", SOON, |received| received.pings.len() == 4).await;
@@ -204,7 +208,7 @@ async fn after_a_restart_of_the_collector_everybody_registers_again_and_nothing_
 async fn a_restart_between_two_calls_is_noticed() {
     let mut collector = Collector::start();
     let heartbeat = Duration::from_millis(600);
-    let (oap, _) = start(Settings { heartbeat, ..settings(collector.endpoint()) });
+    let (oap, _) = start(Settings { heartbeat: Some(heartbeat), ..settings(collector.endpoint()) });
     oap.send(Report::Hello(sample::worker("demo", 9)));
     collector.wait("registration", SOON, |received| received.pings.len() == 1).await;
     // Gone and back before the next sign of life: only the closed connection tells.

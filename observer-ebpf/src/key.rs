@@ -81,11 +81,21 @@ wire! {
         pub plain_sent: u64,
         /// When the encrypted bytes that were read last had been ready.
         pub ready: u64,
-        /// 1 when the observer does not want its bytes.
-        pub ignored: u32,
+        /// A number of [`wanted`].
+        pub wanted: u32,
         /// A number of [`cipher`].
         pub cipher: u32,
     }
+}
+
+/// What the observer wants of a connection.
+pub mod wanted {
+    /// Its bytes.
+    pub const BYTES: u32 = 0;
+    /// Nothing.
+    pub const NOTHING: u32 = 1;
+    /// How many bytes each call moves.
+    pub const SIZES: u32 = 2;
 }
 
 /// What [`Socket::cipher`] says.

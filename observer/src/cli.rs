@@ -142,17 +142,12 @@ pub struct RunArgs {
     /// Take only this attach variant of each probe
     #[arg(long, value_enum)]
     attach: Option<Attach>,
-    /// Seconds between two signs of life of an instance
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD")]
-    heartbeat: u64,
-    /// Every how many signs of life the properties are sent again
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 10,
-        env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR"
-    )]
-    properties_factor: u32,
+    /// Seconds between two signs of life of an instance, instead of what the targets' environments say, or else 30
+    #[arg(long, value_name = "SECONDS", env = "SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD")]
+    heartbeat: Option<u32>,
+    /// Every how many signs of life the properties are sent again, instead of what the targets' environments say, or else 10
+    #[arg(long, value_name = "N", env = "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR")]
+    properties_factor: Option<u32>,
     /// Seconds after its fork at which a worker that has not beaten is stuck
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     stuck_after: u64,

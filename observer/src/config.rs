@@ -31,9 +31,9 @@ pub struct Raw {
     /// `--exclude`
     pub exclusions: Vec<String>,
     /// `--heartbeat`, in seconds
-    pub heartbeat_s: u64,
+    pub heartbeat_s: Option<u32>,
     /// `--properties-factor`
-    pub properties_factor: u32,
+    pub properties_factor: Option<u32>,
     /// `--stuck-after`, in seconds
     pub stuck_after_s: u64,
     /// `--meter-period`, in seconds
@@ -123,9 +123,12 @@ impl Config {
         if !(16..=4_194_304).contains(&raw.connections) {
             return fail("--max-connections", format!("{} is not between 16 and 4194304", raw.connections));
         }
-        if raw.heartbeat_s == 0 || raw.properties_factor == 0 {
-            let why = "0 would never be due: give a number from 1".to_owned();
-            return fail(if raw.heartbeat_s == 0 { "--heartbeat" } else { "--properties-factor" }, why);
+        for (option, number) in
+            [("--heartbeat", raw.heartbeat_s), ("--properties-factor", raw.properties_factor)]
+        {
+            if number == Some(0) {
+                return fail(option, "0 would never be due: give a number from 1".to_owned());
+            }
         }
         if raw.stuck_after_s == 0 {
             return fail("--stuck-after", "0 would call every worker stuck: give a number from 1".to_owned());
@@ -191,7 +194,7 @@ fn oap(raw: &Raw) -> Result<Option<grpc::Settings>, ConfigError> {
         return Ok(Some(grpc::Settings {
             authentication: raw.authentication.clone(),
             tls: raw.tls,
-            heartbeat: Duration::from_secs(raw.heartbeat_s),
+            heartbeat: raw.heartbeat_s.map(|seconds| Duration::from_secs(seconds.into())),
             properties_factor: raw.properties_factor,
             queue_size: raw.queue_size,
             ..grpc::Settings::new(endpoint)
@@ -230,8 +233,6 @@ mod tests {
 
     fn raw() -> Raw {
         Raw {
-            heartbeat_s: 30,
-            properties_factor: 10,
             stuck_after_s: 30,
             meter_period_s: 20,
             queue_size: 10,
@@ -271,7 +272,7 @@ mod tests {
             (oap("a:1,b:2"), "--oap"),
             (Raw { ring_bytes: 100_000, ..raw() }, "--ring-size"),
             (Raw { connections: 1, ..raw() }, "--max-connections"),
-            (Raw { heartbeat_s: 0, ..raw() }, "--heartbeat"),
+            (Raw { heartbeat_s: Some(0), ..raw() }, "--heartbeat"),
             (Raw { stuck_after_s: 0, ..raw() }, "--stuck-after"),
             (Raw { queue_size: 0, ..raw() }, "--queue-size"),
             (Raw { log_level: "loud".to_owned(), ..raw() }, "--log-level"),

@@ -89,8 +89,9 @@ def fastapi():
     @made.websocket("/socket")
     async def echo(socket: WebSocket):
         await socket.accept()
-        await socket.send_text(await socket.receive_text())
-        await socket.close()
+        await socket.send_text("hello")  # in the handshake's write, or just behind it
+        async for message in socket.iter_bytes():
+            await socket.send_bytes(message)
 
     return made
 

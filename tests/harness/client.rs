@@ -184,6 +184,11 @@ impl Connection {
         self.socket.write_all(bytes)
     }
 
+    /// Reads up to a mark, and then so many bytes more.
+    pub fn read_raw(&mut self, mark: &[u8], count: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        Ok((self.until(mark)?, self.bytes(count)?))
+    }
+
     /// Closes this side for writing.
     pub fn finish_writing(&mut self) {
         self.socket.finish().ok();

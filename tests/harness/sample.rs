@@ -1,6 +1,7 @@
 //! Reports made up for tests of what comes after the pipeline.
 
 use observer::identity::Instance;
+use observer::identity::Pace;
 use observer::identity::ProcessKey;
 use observer::identity::Role;
 use observer::identity::event::Event;
@@ -32,6 +33,7 @@ pub fn worker(service: &str, pid: u32) -> Instance {
             property("python_implementation", "CPython"),
             property("python_version", "3.12.3"),
         ],
+        pace: Pace::default(),
     }
 }
 
@@ -43,6 +45,7 @@ pub fn segment(instance: &Instance, id: &str, start_ms: i64) -> Segment {
         segment_id: id.into(),
         service: instance.service.clone(),
         instance: instance.name.clone(),
+        correlation: Vec::new(),
         spans: vec![Span {
             id: 0,
             parent: -1,

@@ -5,6 +5,7 @@ use observer_ebpf::config::RECEIVE_CAP;
 use observer_ebpf::config::SEGMENTS;
 use observer_ebpf::config::SEND_CAP;
 use observer_ebpf::counter::Drop;
+use observer_ebpf::key::wanted;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::AF_UNIX;
 use observer_ebpf::record::Kind;
@@ -192,7 +193,7 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
     let offset = *total;
     *total = offset + size;
     let conn = socket.conn;
-    if socket.ignored != 0 {
+    if socket.wanted == wanted::NOTHING {
         return None;
     }
     let header = emit::header(if receives { Kind::Received } else { Kind::Sent });
@@ -208,6 +209,10 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
     let mut left = size;
     if size == 0 {
         emit::record(record); // the end of the stream
+        return Some(());
+    }
+    if socket.wanted == wanted::SIZES {
+        piece(&mut record, 0, size, receives);
         return Some(());
     }
     let mut skip = call.buffers.skip;

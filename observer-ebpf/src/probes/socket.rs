@@ -2,6 +2,7 @@
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::cipher;
+use observer_ebpf::key::wanted;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
@@ -102,7 +103,7 @@ fn open(stream: Stream, accepted: u16) -> Option<*mut Socket> {
         plain_received: 0,
         plain_sent: 0,
         ready: 0,
-        ignored: 0,
+        wanted: wanted::BYTES,
         cipher: if accepted == 1 { cipher::UNKNOWN } else { cipher::LATE },
     };
     if SOCKETS.insert(sk, socket, 0).is_err() {

@@ -8,6 +8,7 @@ use aya_ebpf::programs::ProbeContext;
 use observer_ebpf::counter::Drop;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::cipher;
+use observer_ebpf::key::wanted;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::Conn;
 use observer_ebpf::record::Kind;
@@ -175,7 +176,7 @@ pub fn end(cx: &ProbeContext) -> Option<()> {
     };
     let offset = *total;
     *total = offset + size;
-    if socket.ignored != 0 {
+    if socket.wanted == wanted::NOTHING {
         return None;
     }
     let ready = if receives { socket.ready } else { 0 };
@@ -184,7 +185,8 @@ pub fn end(cx: &ProbeContext) -> Option<()> {
         header.at = call.at; // when the peer could see it, and not when the library came back
     }
     let mut record = Moved { header, conn: socket.conn, offset, ready, size: 0, flags: moved::PLAIN };
-    io::piece(&mut record, call.base, size, receives);
+    let base = if socket.wanted == wanted::SIZES { 0 } else { call.base };
+    io::piece(&mut record, base, size, receives);
     Some(())
 }
 

@@ -349,6 +349,7 @@ impl Observer {
                     self.disregard(process);
                 }
                 Output::Ignore(conn) => self.probes.maps.ignore(conn),
+                Output::Count(conn) => self.probes.maps.count(conn),
                 Output::Hello(ref instance) => {
                     self.sessions.look(instance.process, &mut self.probes);
                     self.sinks.take(output);

@@ -52,7 +52,8 @@ pub fn report(output: Output) -> Option<Report> {
         | Output::AskQueues(_)
         | Output::Watch(..)
         | Output::Disregard(..)
-        | Output::Ignore(_) => {
+        | Output::Ignore(_)
+        | Output::Count(_) => {
             return None;
         }
     })

@@ -3,7 +3,9 @@ mod pair;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod verdict;
 mod waiting;
+mod websocket;
 
 use crate::clock::KernelTime;
 use crate::stats::Drops;
@@ -21,12 +23,14 @@ use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
 use observer_ebpf::record::moved;
 use pair::Connection;
-use pair::Verdict;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 pub use turn::Turn;
+use verdict::Verdict;
+pub use websocket::Carried;
+use websocket::WebSocket;
 
 /// Closed connections whose room is kept: more than these are seldom opened before another one is closed.
 const SPARE: usize = 64;
@@ -99,10 +103,14 @@ pub struct Exchange {
     pub host: Option<CompactString>,
     /// `sw8` header.
     pub sw8: Option<CompactString>,
+    /// `sw8-correlation` header.
+    pub correlation: Option<CompactString>,
     /// `traceparent` header.
     pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
+    /// What the server said of it, if anything.
+    pub reason: CompactString,
     /// When the request's first byte was ready to be read; `None` when not known.
     pub ready: Option<KernelTime>,
     /// When the connection was accepted; only of its first request, where that was seen.
@@ -129,8 +137,12 @@ pub struct Findings {
     pub turns: Vec<Turn>,
     /// Exchanges that have ended, in the order in which that was noticed.
     pub exchanges: Vec<Exchange>,
-    /// Connections whose bytes are not wanted any more.
+    /// What WebSockets carried.
+    pub carried: Vec<Carried>,
+    /// Connections of which nothing is wanted any more.
     pub ignored: Vec<Conn>,
+    /// Connections of whose bytes only the number is wanted from here on.
+    pub counted: Vec<Conn>,
     /// What was lost.
     pub drops: Drops,
 }
@@ -150,6 +162,8 @@ enum Followed {
     Yes(Box<Connection>),
     /// It is encrypted, and nothing of its session was seen yet.
     Encrypted(Box<Encrypted>),
+    /// Its handshake is over.
+    WebSocket(Box<WebSocket>),
     /// Given up; kept so that records still on their way do not open it again.
     No,
 }
@@ -173,7 +187,7 @@ impl Exchanges {
     pub fn opened(&mut self, opened: &Opened, findings: &mut Findings) {
         match self.connections.touch(opened.conn) {
             Known::There(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
-            Known::There(Followed::Encrypted(_) | Followed::No) | Known::Over => {}
+            Known::There(Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::No) | Known::Over => {}
             Known::Not => {
                 let accepted = (opened.accepted == 1).then_some(KernelTime(opened.header.at));
                 self.follow(opened.conn, Ends::of(opened), accepted, findings);
@@ -183,12 +197,12 @@ impl Exchanges {
 
     /// A process read from a connection; `bytes` is what was copied of it.
     pub fn received(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) {
-        self.moved(moved, findings, |connection, findings| connection.received(moved, bytes, findings));
+        self.moved(moved, bytes, true, findings);
     }
 
     /// A process wrote to a connection; `bytes` is what was copied of it.
     pub fn sent(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) {
-        self.moved(moved, findings, |connection, findings| connection.sent(moved, bytes, findings));
+        self.moved(moved, bytes, false, findings);
     }
 
     /// The last reference to a connection went away.
@@ -203,7 +217,7 @@ impl Exchanges {
                 }
             }
             Some(Followed::Encrypted(_)) => findings.drops.count(Reason::Tls),
-            Some(Followed::No) | None => {}
+            Some(Followed::WebSocket(_) | Followed::No) | None => {}
         }
     }
 
@@ -219,7 +233,7 @@ impl Exchanges {
                     findings.drops.count(Reason::Tls);
                     *followed = Followed::No;
                 }
-                Followed::Encrypted(_) | Followed::No => {}
+                Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::No => {}
             }
         }
     }
@@ -229,12 +243,7 @@ impl Exchanges {
         self.connections.len()
     }
 
-    fn moved(
-        &mut self,
-        moved: &Moved,
-        findings: &mut Findings,
-        step: impl FnOnce(&mut Connection, &mut Findings) -> Verdict,
-    ) {
+    fn moved(&mut self, moved: &Moved, bytes: &[u8], receives: bool, findings: &mut Findings) {
         let followed = match self.connections.touch(moved.conn) {
             Known::There(followed) => followed,
             Known::Over => return findings.drops.count(Reason::Gap),
@@ -248,16 +257,33 @@ impl Exchanges {
         if is_plain {
             decrypt(followed);
         }
+        if let Followed::WebSocket(socket) = followed
+            && socket.decrypted == is_plain
+        {
+            findings.carried.push(socket.moved(moved, receives));
+        }
         let Followed::Yes(connection) = followed else { return };
         if connection.decrypted != is_plain || (is_plain && moved.size == 0) {
             return;
         }
         let at = KernelTime(moved.header.at);
-        match guarded(|| step(connection, findings)) {
+        let verdict = guarded(|| match receives {
+            true => connection.received(moved, bytes, findings),
+            false => connection.sent(moved, bytes, findings),
+        });
+        match verdict {
             Some(Verdict::Follow) => return connection.turn(at, findings),
             Some(Verdict::Encrypted) => {
                 let (pid, ends, accepted) = (moved.header.tgid, connection.ends.clone(), connection.accepted);
                 *followed = Followed::Encrypted(Box::new(Encrypted { pid, ends, accepted }));
+                return;
+            }
+            Some(Verdict::WebSocket(sent)) => {
+                connection.given_up(findings);
+                connection.idle(at, findings);
+                findings.carried.push(Carried { pid: moved.header.tgid, received: 0, sent });
+                findings.counted.push(moved.conn);
+                *followed = Followed::WebSocket(Box::new(WebSocket::after(connection)));
                 return;
             }
             Some(Verdict::GiveUp) => connection.given_up(findings),
@@ -289,7 +315,10 @@ impl Exchanges {
             Displaced::Earlier(Followed::Encrypted(_)) | Displaced::Idle(Followed::Encrypted(_)) => {
                 findings.drops.count(Reason::Tls);
             }
-            Displaced::Earlier(Followed::No) | Displaced::Idle(Followed::No) | Displaced::Nothing => {}
+            Displaced::Idle(Followed::WebSocket(_)) => findings.drops.count(Reason::ConnectionsFull),
+            Displaced::Earlier(Followed::WebSocket(_) | Followed::No)
+            | Displaced::Idle(Followed::No)
+            | Displaced::Nothing => {}
         }
     }
 }
@@ -299,7 +328,7 @@ fn decrypt(followed: &mut Followed) {
     let (ends, accepted) = match followed {
         Followed::Yes(connection) if !connection.decrypted => (connection.ends.clone(), connection.accepted),
         Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted),
-        Followed::Yes(_) | Followed::No => return,
+        Followed::Yes(_) | Followed::WebSocket(_) | Followed::No => return,
     };
     let mut connection = Box::new(Connection::new(ends, accepted));
     connection.decrypted = true;

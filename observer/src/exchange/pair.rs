@@ -11,6 +11,7 @@ use super::Findings;
 use super::Outcome;
 use super::turn::Counted;
 use super::turn::Newest;
+use super::verdict::Verdict;
 use super::waiting::Began;
 use super::waiting::Waiting;
 use super::waiting::reason;
@@ -29,6 +30,7 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
 use crate::stream::Stream;
+use compact_str::CompactString;
 use observer_ebpf::record::Moved;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -39,15 +41,6 @@ const PIPELINE: usize = 128;
 /// enough for a late start in the middle of an upload.
 const UNKNOWN_LIMIT: u32 = 1_024;
 
-/// Whether a connection is worth following any further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Follow,
-    GiveUp,
-    /// It is encrypted.
-    Encrypted,
-}
-
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) ends: Ends,
@@ -57,8 +50,8 @@ pub(super) struct Connection {
     client: Option<SocketAddr>,
     /// The worker serves here. False until that is known.
     inbound: bool,
-    received: Stream,
-    sent: Stream,
+    pub(super) received: Stream,
+    pub(super) sent: Stream,
     requests: Parser<Request>,
     responses: Parser<Response>,
     /// First byte of the request whose head is being read.
@@ -194,8 +187,10 @@ impl Connection {
         let mut verdict = self.write(Piece::Hole(chunk.lost), self.last_write, findings);
         self.responses.begin_op();
         for piece in [Piece::Bytes(chunk.bytes), Piece::Hole(chunk.hole)] {
-            if verdict == Verdict::Follow {
-                verdict = self.write(piece, chunk.at, findings);
+            match &mut verdict {
+                Verdict::Follow => verdict = self.write(piece, chunk.at, findings),
+                Verdict::WebSocket(sent) => *sent += piece.len(),
+                Verdict::GiveUp | Verdict::Encrypted => {}
             }
         }
         self.last_write = chunk.at;
@@ -365,8 +360,10 @@ impl Connection {
                 target: head.target,
                 host: head.host,
                 sw8: head.sw8,
+                correlation: head.correlation,
                 traceparent: head.traceparent,
                 status: None,
+                reason: CompactString::const_new(""),
                 ready,
                 accepted: self.accepted.take(),
                 start: at,
@@ -403,6 +400,10 @@ impl Connection {
                 }
                 Some(Event::Head(head)) => self.head(head, &mut findings.drops),
                 Some(Event::Ended) => self.ended(at, findings),
+                Some(Event::Failed(Fault::WebSocket)) => {
+                    self.ended(at, findings);
+                    return Verdict::WebSocket(piece.len());
+                }
                 Some(Event::Failed(Fault::Upgraded)) => {
                     findings.drops.count(Reason::Upgraded);
                     self.ended(at, findings);
@@ -460,6 +461,7 @@ impl Connection {
             return;
         }
         exchange.status = Some(head.status);
+        exchange.reason = head.reason;
         if exchange.method == "CONNECT" && !(200..300).contains(&head.status) {
             self.requests = Parser::from_middle(); // no tunnel after all
         }

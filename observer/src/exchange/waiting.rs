@@ -33,7 +33,7 @@ pub(super) fn reason(fault: Fault) -> Reason {
         Fault::Gap => Reason::Gap,
         Fault::HeadTooLarge => Reason::HeadTooLarge,
         Fault::NotHttp => Reason::NotHttp,
-        Fault::Upgraded => Reason::Upgraded,
+        Fault::WebSocket | Fault::Upgraded => Reason::Upgraded,
         Fault::Tls => Reason::Tls,
         Fault::Http2 => Reason::Http2,
         Fault::Uwsgi => Reason::Uwsgi,

@@ -121,6 +121,7 @@ pub(super) mod tests {
             service: "shop".into(),
             name: name.into(),
             properties: Vec::new(),
+            pace: crate::identity::Pace::default(),
         }
     }
 

@@ -110,6 +110,10 @@ pub struct Load {
     pub accepts: u64,
     /// Requests that it served.
     pub requests: u64,
+    /// Bytes that it read from WebSockets after their handshake.
+    pub websocket_received: u64,
+    /// Bytes that it wrote to them.
+    pub websocket_sent: u64,
     in_flight: u32,
     most: u32,
     busy_since: Option<KernelTime>,
@@ -127,6 +131,10 @@ pub struct Turnover {
     pub accepts: u64,
     /// Requests that it served since it is watched.
     pub requests: u64,
+    /// Bytes that it read from WebSockets since it is watched, after their handshake.
+    pub websocket_received: u64,
+    /// Bytes that it wrote to them.
+    pub websocket_sent: u64,
     /// Requests that it has read and not answered.
     pub in_flight: u32,
     /// The most of them at one time of the period.
@@ -185,6 +193,8 @@ impl Load {
         Turnover {
             accepts: self.accepts,
             requests: self.requests,
+            websocket_received: self.websocket_received,
+            websocket_sent: self.websocket_sent,
             in_flight: self.in_flight,
             most_in_flight: std::mem::replace(&mut self.most, self.in_flight),
             busy: if period == 0 { 0.0 } else { busy as f64 / period as f64 },

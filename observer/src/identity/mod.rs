@@ -156,6 +156,26 @@ pub struct Holder {
     pub beat: Option<KernelTime>,
 }
 
+/// How often an instance is heard of, as far as its master's environment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Seconds between two signs of life, from 1.
+    pub heartbeat_s: Option<u32>,
+    /// Every how many of them its properties go with it, from 1.
+    pub properties_factor: Option<u32>,
+}
+
+impl Pace {
+    /// As the agent inside would have read it; a number that is none, or 0, is as good as none.
+    pub fn of(master: &Facts) -> Pace {
+        let number = |name: &str| master.variable(name)?.trim().parse().ok().filter(|number| *number > 0);
+        Pace {
+            heartbeat_s: number("SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD"),
+            properties_factor: number("SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR"),
+        }
+    }
+}
+
 /// A SkyWalking service instance: one master or one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -169,4 +189,6 @@ pub struct Instance {
     pub name: Arc<str>,
     /// Instance properties in the order the Python agent sends them.
     pub properties: Vec<(String, String)>,
+    /// How often it is heard of.
+    pub pace: Pace,
 }

@@ -4,6 +4,7 @@ use aya::maps::HashMap;
 use aya::maps::MapData;
 use observer_ebpf::key::Socket;
 use observer_ebpf::key::Watch;
+use observer_ebpf::key::wanted;
 use observer_ebpf::record::Conn;
 
 use super::KernelError;
@@ -39,21 +40,32 @@ impl Maps {
         }
     }
 
-    /// Copies this connection's bytes no longer. One that is gone is not an error, and its socket may be another
-    /// connection's by now: the kernel uses the address of one that was closed again at once.
+    /// Nothing of this connection is reported any more.
     pub fn ignore(&mut self, conn: Conn) {
+        self.want(conn, wanted::NOTHING);
+    }
+
+    /// Of this connection's bytes only their number is reported from here on.
+    pub fn count(&mut self, conn: Conn) {
+        self.want(conn, wanted::SIZES);
+    }
+
+    /// Says what is wanted of a connection. One that is gone is not an error, and its socket may be another connection's by
+    /// now: the kernel uses the address of one that was closed again at once. An entry can only be written whole: what a
+    /// call moves between the two lines is missing from the offsets of the later ones.
+    fn want(&mut self, conn: Conn, wanted: u32) {
         let entry = self.sockets.get(&conn.sock, 0).ok();
-        let Some(ignored) = entry.and_then(|Pod(socket)| ignoring(socket, conn)) else { return };
+        let Some(wanting) = entry.and_then(|Pod(socket)| wanting(socket, conn, wanted)) else { return };
         // BPF_EXIST: a socket that was closed meanwhile is not to come back.
-        if let Err(error) = self.sockets.insert(conn.sock, Pod(ignored), 2) {
+        if let Err(error) = self.sockets.insert(conn.sock, Pod(wanting), 2) {
             tracing::trace!(conn.sock, %error, "was closed");
         }
     }
 }
 
-/// The entry of `conn` with its bytes ignored; `None` when the entry is another connection's.
-fn ignoring(socket: Socket, conn: Conn) -> Option<Socket> {
-    (socket.conn == conn).then_some(Socket { ignored: 1, ..socket })
+/// The entry of `conn` with what is wanted of it; `None` when the entry is another connection's.
+fn wanting(socket: Socket, conn: Conn, wanted: u32) -> Option<Socket> {
+    (socket.conn == conn).then_some(Socket { wanted, ..socket })
 }
 
 #[cfg(test)]
@@ -61,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_connection_on_the_same_socket_is_not_ignored() {
+    fn a_later_connection_on_the_same_socket_is_left_alone() {
         let conn = Conn { sock: 1, born: 2 };
         let socket = Socket {
             conn,
@@ -71,10 +83,10 @@ mod tests {
             plain_received: 0,
             plain_sent: 0,
             ready: 0,
-            ignored: 0,
+            wanted: wanted::BYTES,
             cipher: 0,
         };
-        assert_eq!(ignoring(socket, conn).map(|socket| socket.ignored), Some(1));
-        assert_eq!(ignoring(socket, Conn { born: 1, ..conn }), None);
+        assert_eq!(wanting(socket, conn, wanted::SIZES).map(|socket| socket.wanted), Some(wanted::SIZES));
+        assert_eq!(wanting(socket, Conn { born: 1, ..conn }, wanted::NOTHING), None);
     }
 }

@@ -197,6 +197,18 @@ pub const DEFINITIONS: &[Definition] = &[
         1.0,
         "Requests that the worker has served since it is watched.",
     ),
+    counter(
+        "instance_gunicorn_websocket_received",
+        "gunicorn_websocket_received_bytes_total",
+        1.0,
+        "Bytes that the worker has read from WebSockets after their handshake since it is watched.",
+    ),
+    counter(
+        "instance_gunicorn_websocket_sent",
+        "gunicorn_websocket_sent_bytes_total",
+        1.0,
+        "Bytes that the worker has written to WebSockets after their handshake since it is watched.",
+    ),
     gauge(
         "instance_gunicorn_queue_wait",
         "gunicorn_queue_wait_seconds",

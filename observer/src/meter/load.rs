@@ -17,6 +17,8 @@ pub fn worker(turnover: &Turnover) -> Vec<Meter> {
         Meter::new("instance_gunicorn_busy", 100.0 * turnover.busy),
         Meter::new("instance_gunicorn_accepts", turnover.accepts as f64),
         Meter::new("instance_gunicorn_requests", turnover.requests as f64),
+        Meter::new("instance_gunicorn_websocket_received", turnover.websocket_received as f64),
+        Meter::new("instance_gunicorn_websocket_sent", turnover.websocket_sent as f64),
     ];
     if let Some(waits) = turnover.waits {
         meters.extend(PERCENTILES.iter().zip(waits).map(|(percentile, ns)| {
@@ -77,6 +79,8 @@ mod tests {
         let turnover = Turnover {
             accepts: 7,
             requests: 6,
+            websocket_received: 80,
+            websocket_sent: 90,
             in_flight: 1,
             most_in_flight: 2,
             busy: 0.25,
@@ -84,10 +88,10 @@ mod tests {
             late_ns: Some(4_000_000),
         };
         let expected = "requests_in_flight=1 requests_in_flight_max=2 busy=25 accepts=7 requests=6 \
-                        queue_wait{p=50}=1 queue_wait{p=90}=2 queue_wait{p=99}=3 loop_lag=4";
+                        websocket_received=80 websocket_sent=90 queue_wait{p=50}=1 queue_wait{p=90}=2 queue_wait{p=99}=3 loop_lag=4";
         assert_eq!(said(&worker(&turnover)).join(" "), expected);
         let idle = Turnover { waits: None, late_ns: None, ..turnover };
-        assert_eq!(said(&worker(&idle)).len(), 5);
+        assert_eq!(said(&worker(&idle)).len(), 7);
         assert_eq!(said(&[arbiter(3)]), ["respawns=3"]);
     }
 

@@ -210,6 +210,7 @@ mod tests {
             service: "s".into(),
             name: "i".into(),
             properties: Vec::new(),
+            pace: crate::identity::Pace::default(),
         };
         let mut meters = Meters::new(20);
         meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, Vec::new())].into_iter());

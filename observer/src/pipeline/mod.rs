@@ -21,6 +21,7 @@ use observer_ebpf::wire;
 
 use crate::clock::KernelTime;
 use crate::clock::WallOffset;
+use crate::exchange::Carried;
 use crate::exchange::Exchange;
 use crate::exchange::Exchanges;
 use crate::exchange::Findings;
@@ -297,7 +298,11 @@ impl Pipeline {
                 self.model.wonder(at, pid, &mut self.changes); // it may serve before it beats
             }
         }
+        for Carried { pid, received, sent } in self.findings.carried.drain(..) {
+            self.model.carried(pid, received, sent);
+        }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
+        outputs.extend(self.findings.counted.drain(..).map(Output::Count));
         if self.findings.exchanges.is_empty() {
             return;
         }

@@ -42,6 +42,8 @@ pub enum Output {
     /// A process is not reported: its traffic is nobody's business. With it comes the sign of the SkyWalking agent
     /// inside, if that is why, and the service.
     Disregard(ProcessKey, Option<(&'static str, Arc<str>)>),
-    /// Copy the bytes of this connection no longer.
+    /// Report nothing of this connection any more.
     Ignore(Conn),
+    /// Report of the bytes of this connection only how many they are.
+    Count(Conn),
 }

@@ -31,10 +31,10 @@ pub struct Settings {
     pub authentication: Option<String>,
     /// Whether to use TLS, with the roots that this machine trusts.
     pub tls: bool,
-    /// Time between two signs of life of an instance.
-    pub heartbeat: Duration,
-    /// Every how many signs of life the properties go with it.
-    pub properties_factor: u32,
+    /// Time between two signs of life of an instance; each its own without it.
+    pub heartbeat: Option<Duration>,
+    /// Every how many signs of life the properties go with it; likewise.
+    pub properties_factor: Option<u32>,
     /// How many segments wait at most, how many meter batches, and how many events.
     pub queue_size: usize,
     /// How long OAP may take to answer one call, and to accept a connection.
@@ -52,8 +52,8 @@ impl Settings {
             endpoint: endpoint.into(),
             authentication: None,
             tls: false,
-            heartbeat: Duration::from_secs(30),
-            properties_factor: 10,
+            heartbeat: None,
+            properties_factor: None,
             queue_size: 10_000,
             call_timeout: Duration::from_secs(10),
             backoff_min: Duration::from_secs(1),

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::identity::Instance;
+use crate::identity::Pace;
 use crate::identity::ProcessKey;
 use crate::report::convert;
 use crate::report::grpc::Failure;
@@ -24,10 +25,15 @@ const BURST: usize = 64;
 /// Heartbeats that are due within this part of their period go together: within a second of thirty.
 const COMPANY: u32 = 30;
 
+/// The agent's own pace.
+const HEARTBEAT_S: u32 = 30;
+const PROPERTIES_FACTOR: u32 = 10;
+
 /// The live instances, and when each is to be heard of next.
 pub(super) struct Roster {
-    heartbeat: Duration,
-    factor: u32,
+    /// What was chosen for all of them.
+    heartbeat: Option<Duration>,
+    factor: Option<u32>,
     live: BTreeMap<ProcessKey, Live>,
     /// How many registrations so far; gives each its own phase.
     registrations: u32,
@@ -35,6 +41,10 @@ pub(super) struct Roster {
 
 struct Live {
     instance: Instance,
+    /// Between two signs of life.
+    heartbeat: Duration,
+    /// Every how many of them the properties go with it.
+    factor: u32,
     /// Heartbeats sent, the registration counting as the first; 0 is not registered.
     beats: u32,
     due: Instant,
@@ -51,9 +61,10 @@ pub(super) struct Beat {
 }
 
 impl Roster {
-    /// A heartbeat per instance every `heartbeat`, properties with every `factor`th.
-    pub(super) fn new(heartbeat: Duration, factor: u32) -> Self {
-        Self { heartbeat, factor: factor.max(1), live: BTreeMap::new(), registrations: 0 }
+    /// A heartbeat per instance every `heartbeat`, properties with every `factor`th; what is not chosen each instance says
+    /// for itself.
+    pub(super) fn new(heartbeat: Option<Duration>, factor: Option<u32>) -> Self {
+        Self { heartbeat, factor, live: BTreeMap::new(), registrations: 0 }
     }
 
     /// Takes instances in and out.
@@ -61,7 +72,12 @@ impl Roster {
         for change in changes {
             match change {
                 Change::Hello(instance) => {
-                    self.live.insert(instance.process, Live { instance, beats: 0, due: now, is_gone: false });
+                    let Pace { heartbeat_s, properties_factor } = instance.pace;
+                    let own = || Duration::from_secs(heartbeat_s.unwrap_or(HEARTBEAT_S).into());
+                    let heartbeat = self.heartbeat.unwrap_or_else(own);
+                    let factor = self.factor.or(properties_factor).unwrap_or(PROPERTIES_FACTOR).max(1);
+                    let live = Live { instance, heartbeat, factor, beats: 0, due: now, is_gone: false };
+                    self.live.insert(live.instance.process, live);
                 }
                 Change::Bye(instance) => self.leave(instance.process),
             }
@@ -87,8 +103,8 @@ impl Roster {
     /// The heartbeats that have been due longest; with `only_new`, registrations only. When there is one, those that are
     /// due soon go with it: one burst a second costs a fraction of what as many calls one by one do.
     pub(super) fn due(&self, now: Instant, only_new: bool) -> Vec<Beat> {
-        let soon = now + self.heartbeat / COMPANY;
-        let meant = |live: &&Live| live.due <= soon && (live.beats == 0 || !only_new);
+        let is_soon = |live: &Live| live.due <= now + live.heartbeat / COMPANY;
+        let meant = |live: &&Live| is_soon(live) && (live.beats == 0 || !only_new);
         let mut due: Vec<&Live> = self.live.values().filter(meant).collect();
         if due.iter().all(|live| live.due > now) {
             return Vec::new();
@@ -96,7 +112,7 @@ impl Roster {
         due.sort_by_key(|live| live.due);
         due.truncate(BURST);
         let beat = |live: &Live| {
-            let complete = live.beats == 0 || live.beats.wrapping_add(1).is_multiple_of(self.factor);
+            let complete = live.beats == 0 || live.beats.wrapping_add(1).is_multiple_of(live.factor);
             Beat {
                 process: live.instance.process,
                 properties: complete.then(|| convert::properties(&live.instance)),
@@ -119,10 +135,10 @@ impl Roster {
             return;
         }
         if live.beats == 0 {
-            live.due = now + self.heartbeat.mul_f64(phase(self.registrations));
+            live.due = now + live.heartbeat.mul_f64(phase(self.registrations));
             self.registrations = self.registrations.wrapping_add(1);
         } else {
-            live.due = now + self.heartbeat;
+            live.due = now + live.heartbeat;
         }
         if taken || live.beats > 0 {
             live.beats = live.beats.saturating_add(1);
@@ -181,6 +197,7 @@ mod tests {
             service: "demo".into(),
             name: format!("base-master(1)-child({pid})").into(),
             properties: vec![("language".to_owned(), "python".to_owned())],
+            pace: Pace::default(),
         }
     }
 
@@ -191,7 +208,7 @@ mod tests {
     #[test]
     fn who_is_due_soon_goes_with_who_is_due_now() {
         let start = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         let beat_at = |roster: &mut Roster, at: Instant| {
             let due = roster.due(at, false);
             due.iter().for_each(|beat| roster.answered(beat, true, at));
@@ -211,7 +228,7 @@ mod tests {
     #[test]
     fn properties_go_at_the_start_and_with_every_tenth_heartbeat() {
         let start = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         roster.apply(vec![Change::Hello(instance(2))], start);
         let mut complete = Vec::new();
         for beat in 0..20 {
@@ -227,9 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn each_master_has_its_pace_unless_one_is_chosen_for_all() {
+        let start = Instant::now();
+        let beats = |chosen: (Option<Duration>, Option<u32>)| {
+            let mut roster = Roster::new(chosen.0, chosen.1);
+            let quick = Pace { heartbeat_s: Some(5), properties_factor: Some(2) };
+            let instances = [Instance { pace: quick, ..instance(1) }, instance(2)];
+            for one in instances {
+                roster.apply(vec![Change::Hello(one)], start);
+                roster.due(start, false).iter().for_each(|beat| roster.answered(beat, true, start));
+                roster.registrations = 0; // all in the same phase
+            }
+            let mut seen = [0; 4];
+            for second in 1..=60 {
+                let now = start + Duration::from_secs(second);
+                for beat in roster.due(now, false) {
+                    let at = if beat.process.pid == 1 { 0 } else { 2 };
+                    seen[at] += 1;
+                    seen[at + 1] += u32::from(beat.properties.is_some());
+                    roster.answered(&beat, true, now);
+                }
+            }
+            seen
+        };
+        assert_eq!(beats((None, None)), [12, 6, 2, 0]);
+        assert_eq!(beats((Some(Duration::from_secs(10)), Some(3))), [6, 2, 6, 2]);
+    }
+
+    #[test]
     fn who_left_is_not_kept_alive() {
         let now = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         roster.apply(vec![Change::Hello(instance(2))], now);
         let beat = first(&roster, now, false, "new");
         roster.answered(&beat, true, now);
@@ -241,7 +286,7 @@ mod tests {
     fn who_left_before_it_was_registered_is_registered_once() {
         for taken in [true, false] {
             let now = Instant::now();
-            let mut roster = Roster::new(PERIOD, 10);
+            let mut roster = Roster::new(None, None);
             roster.apply(vec![Change::Hello(instance(2)), Change::Bye(instance(2))], now);
             let beat = first(&roster, now, true, "what it served is reported under its name");
             roster.answered(&beat, taken, now);
@@ -252,7 +297,7 @@ mod tests {
     #[test]
     fn a_pid_that_is_used_again_is_another_process() {
         let now = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         let mut later = instance(2);
         later.process.start = 9;
         roster.apply(vec![Change::Hello(instance(2)), Change::Hello(later), Change::Bye(instance(2))], now);
@@ -265,7 +310,7 @@ mod tests {
     #[test]
     fn instances_that_come_together_do_not_beat_together() {
         let start = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         roster.apply((0..100).map(|pid| Change::Hello(instance(pid))).collect(), start);
         loop {
             let burst = roster.due(start, false);
@@ -285,7 +330,7 @@ mod tests {
     #[test]
     fn who_could_not_be_registered_is_tried_again_a_period_later() {
         let now = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         roster.apply(vec![Change::Hello(instance(2))], now);
         let beat = first(&roster, now, false, "new");
         roster.answered(&beat, false, now);
@@ -296,7 +341,7 @@ mod tests {
     #[test]
     fn after_a_reconnect_everybody_registers() {
         let now = Instant::now();
-        let mut roster = Roster::new(PERIOD, 10);
+        let mut roster = Roster::new(None, None);
         roster.apply(vec![Change::Hello(instance(2))], now);
         let beat = first(&roster, now, false, "new");
         roster.answered(&beat, true, now);

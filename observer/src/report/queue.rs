@@ -324,6 +324,7 @@ mod tests {
             service: "demo".into(),
             name: "i".into(),
             properties: Vec::new(),
+            pace: crate::identity::Pace::default(),
         }));
         queue.push(event("u", None));
         assert!(queue.take_events(10).is_empty());

@@ -65,6 +65,15 @@ impl Stream {
             tid: moved.header.tid,
         })
     }
+
+    /// Counts a read or write of which no bytes are wanted, with those before it whose records were lost; 0 for what was
+    /// counted as lost already.
+    pub fn count(&mut self, moved: &Moved) -> u64 {
+        let end = moved.offset.saturating_add(moved.size.into());
+        let next = self.next.unwrap_or(moved.offset);
+        self.next = Some(next.max(end));
+        end.saturating_sub(next)
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +103,15 @@ mod tests {
         assert!(stream.place(&moved(4, 4), b"").is_some());
         assert_eq!(stream.place(&moved(0, 4), b"abcd"), None);
         assert_eq!(stream.place(&moved(8, 0), b"").map(|chunk| chunk.hole), Some(0));
+    }
+
+    #[test]
+    fn what_is_counted_is_counted_once() {
+        let mut stream = Stream::from_start();
+        let counted =
+            [(0, 4), (10, 5), (4, 6), (15, 0), (15, 1)].map(|(at, size)| stream.count(&moved(at, size)));
+        assert_eq!(counted, [4, 11, 0, 0, 1]);
+        assert_eq!(Stream::from_middle().count(&moved(70, 4)), 4);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Exchanges to SkyWalking segments.
 mod ant;
+mod correlation;
 mod digits;
 mod params;
 pub mod rules;
@@ -23,6 +24,9 @@ pub struct Segment {
     pub service: Arc<str>,
     /// SkyWalking service instance name.
     pub instance: Arc<str>,
+    /// What the caller's application handed on by `sw8-correlation`, name and value. It is for the calls that follow, and
+    /// neither sent to OAP nor shown: it may hold anything.
+    pub correlation: Vec<(String, String)>,
     /// Children first, the entry span last; one of them has id 0.
     pub spans: Vec<Span>,
 }

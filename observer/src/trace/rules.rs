@@ -14,6 +14,8 @@ use crate::stats::Omission;
 const SUFFIXES: &str = ".jpg,.jpeg,.js,.css,.png,.bmp,.gif,.ico,.mp3,.mp4,.html,.svg";
 /// The agent's own default, in characters.
 const PARAMS_LENGTH: i64 = 1_024;
+/// The agent's own default.
+const CORRELATION_ELEMENTS: i64 = 3;
 /// How long one count of samples lasts, in nanoseconds.
 const WINDOW: u64 = 3_000_000_000;
 
@@ -59,6 +61,8 @@ pub struct Rules {
     pub params_length: Option<usize>,
     /// Which of them are not.
     pub redaction: Redaction,
+    /// How many elements of `sw8-correlation` are handed on.
+    pub correlation_elements: usize,
     /// Whether a span has the agent's tags and no others.
     pub only_agents_tags: bool,
 }
@@ -109,6 +113,7 @@ impl Rules {
         let number = |name| variable(name).and_then(|value| value.trim().parse::<i64>().ok());
         let samples = chosen.samples.map(i64::from).or_else(|| number("SW_SAMPLE_N_PER_3_SECS"));
         let length = chosen.params_length.or_else(|| number("SW_PLUGIN_HTTP_HTTP_PARAMS_LENGTH_THRESHOLD"));
+        let elements = number("SW_CORRELATION_ELEMENT_MAX_NUMBER").unwrap_or(CORRELATION_ELEMENTS);
         let collecting = COLLECTING.iter().filter(|(_, name)| is_on(name)).map(|(framework, _)| *framework);
         Rules {
             suffixes: list(&chosen.suffixes, "SW_AGENT_IGNORE_SUFFIX", SUFFIXES),
@@ -125,6 +130,8 @@ impl Rules {
                 collecting.collect()
             },
             params_length: usize::try_from(length.unwrap_or(PARAMS_LENGTH)).ok(),
+            // The agent compares before it adds, so that it keeps one more than it says.
+            correlation_elements: usize::try_from(elements.saturating_add(1)).unwrap_or(0),
             redaction: Redaction::new(&chosen.redaction),
             only_agents_tags: chosen.only_agents_tags,
         }

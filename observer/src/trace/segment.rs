@@ -1,5 +1,6 @@
 //! Exchange to segment: identifiers, and the caller's trace.
 use super::Segment;
+use super::correlation;
 use super::rules::Chosen;
 use super::rules::Rules;
 use super::rules::Sampled;
@@ -96,6 +97,11 @@ impl Segments {
             self.omissions.count(Omission::NotSampled);
             return None;
         }
+        // The agent takes it from a caller that it knows, and from no other.
+        let correlation = match exchange.correlation.as_deref().filter(|_| !refs.is_empty()) {
+            None => Vec::new(),
+            Some(header) => correlation::parse(header, rules.correlation_elements),
+        };
         let span = span::entry(exchange, &target, *framework, rules, wall, refs);
         // Drawn for every segment, so that a caller's trace does not shift the identifiers after it.
         let (own_trace, segment_id) = (self.id(), self.id());
@@ -106,6 +112,7 @@ impl Segments {
             segment_id,
             service: Arc::clone(&instance.service),
             instance: Arc::clone(&instance.name),
+            correlation,
             spans: vec![span],
         })
     }
@@ -149,6 +156,7 @@ mod tests {
             service: "shop".into(),
             name: "worker".into(),
             properties: Vec::new(),
+            pace: crate::identity::Pace::default(),
         };
         let master = Arc::new(Facts { environ, ..Facts::default() });
         let server = Server { instance: &instance, framework: Framework::Flask, master };
@@ -240,6 +248,21 @@ mod tests {
         let made = segment(&mut seeded(), Some(&encode(&reference()))).unwrap();
         assert_eq!(made.trace_id, "t");
         assert_eq!(made.spans[0].refs, [reference()]);
+    }
+
+    #[test]
+    fn what_a_caller_hands_on_is_kept() {
+        let handed = |sw8: Option<String>, environ: &[(&str, &str)]| {
+            let correlation = Some("YQ==:MQ==,Yg==:Mg==,Yw==:Mw==,ZA==:NA==,ZQ==:NQ==".into());
+            let exchange = Exchange { sw8: sw8.map(CompactString::from), correlation, ..exchange() };
+            let made = served(&mut seeded(), &exchange, environ).unwrap();
+            made.correlation.into_iter().map(|(name, value)| name + &value).collect::<Vec<_>>()
+        };
+        let known = || Some(encode(&reference()));
+        assert_eq!(handed(known(), &[]), ["a1", "b2", "c3", "d4"]); // as the agent counts to three
+        assert_eq!(handed(known(), &[("SW_CORRELATION_ELEMENT_MAX_NUMBER", "1")]), ["a1", "b2"]);
+        assert_eq!(handed(known(), &[("SW_CORRELATION_ELEMENT_MAX_NUMBER", "-1")]), [""; 0]);
+        assert_eq!(handed(None, &[]), [""; 0]);
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn peer(exchange: &Exchange, framework: Framework) -> CompactString {
 }
 
 /// The most tags that a span has.
-const TAGS: usize = 10;
+const TAGS: usize = 11;
 
 /// The entry span of a request for `target`, as the root of its segment.
 pub(super) fn entry(
@@ -75,6 +75,9 @@ pub(super) fn entry(
     }
     if let Some(status) = exchange.status {
         tags.push(("http.status_code", decimal(if is_websocket { 200 } else { status.into() })));
+        let reason =
+            (framework == Framework::Falcon && !exchange.reason.is_empty()).then_some(&exchange.reason);
+        tags.extend(reason.map(|reason| ("http.status_msg", reason.clone())));
     }
     if !rules.only_agents_tags {
         tags.extend(times(exchange));
@@ -196,8 +199,10 @@ pub(super) mod tests {
             target: "/a/b?c=d".into(),
             host: Some("example.test".into()),
             sw8: None,
+            correlation: None,
             traceparent: None,
             status: Some(200),
+            reason: "OK".into(),
             ready: Some(KernelTime(4_000_000)),
             accepted: Some(KernelTime(4_250_000)),
             start: KernelTime(5_500_000),
@@ -304,6 +309,21 @@ pub(super) mod tests {
         assert_eq!(tags(Framework::FastApi, false), ["websocket.accept", "ws://example.test/ws", "200"]);
         assert_eq!(tags(Framework::FastApi, true), ["websocket.accept", "wss://example.test/ws", "200"]);
         assert_eq!(tags(Framework::Python, false), ["GET", "http://example.test/ws", "101"]);
+    }
+
+    #[test]
+    fn what_is_said_of_the_status_is_a_tag_where_the_plugin_has_it() {
+        let tags = |framework, reason: &str| {
+            let asked = Exchange { status: Some(404), reason: reason.into(), ..exchange() };
+            let span = made(&asked, framework, Chosen { only_agents_tags: true, ..Chosen::default() });
+            span.tags.into_iter().skip(2).map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let code = "http.status_code=404";
+        assert_eq!(tags(Framework::Falcon, "Not Found"), [code, "http.status_msg=Not Found"]);
+        assert_eq!(
+            (tags(Framework::Falcon, ""), tags(Framework::Bottle, "No")),
+            (vec![code.into()], vec![code.into()])
+        );
     }
 
     #[test]

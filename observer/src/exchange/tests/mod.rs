@@ -282,9 +282,27 @@ fn a_response_nobody_asked_for_is_nobodys() {
 fn an_upgrade_ends_the_exchange_and_the_interest() {
     let mut bench = Bench::accepted();
     bench.read(&get("/ws"));
-    bench.write("HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n\u{1}\u{2}"); // 103
+    bench.write("HTTP/1.1 101 Switching\r\nUpgrade: something\r\n\r\n\u{1}\u{2}"); // 103
     assert_eq!((bench.seen(), bench.found.ignored.as_slice()), ("/ws 101 103".into(), &[CONN][..]));
     assert_eq!(bench.drops(), [("upgraded", 1)]);
+}
+
+#[test]
+fn a_websocket_is_counted_and_not_read() {
+    let mut bench = Bench::accepted();
+    bench.read(&get("/ws"));
+    let handshake = "HTTP/1.1 101 Switching\r\nUpgrade: WebSocket\r\n\r\n";
+    bench.moved(true, WORKER, format!("{handshake}GET").as_bytes(), 2); // 103: a frame goes with it
+    bench.read(&get("/a"));
+    bench.lose(false, 7);
+    bench.moved(false, WORKER, b"", 3);
+    bench.moved(true, WORKER + 1, b"", 9); // an app child's
+    bench.close();
+    assert_eq!((bench.seen(), bench.drops()), ("/ws 101 103".into(), NONE.to_vec()));
+    assert_eq!((bench.found.ignored.len(), bench.found.counted.as_slice()), (0, &[CONN][..]));
+    let carried: Vec<_> = bench.found.carried.iter().map(|c| (c.pid, c.received, c.sent)).collect();
+    let asked = get("/a").len() as u64;
+    assert_eq!(carried, [(WORKER, 0, 5), (WORKER, asked, 0), (WORKER, 10, 0), (WORKER + 1, 0, 9)]);
 }
 
 #[test]

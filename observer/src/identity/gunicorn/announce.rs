@@ -8,6 +8,7 @@ use crate::clock::KernelTime;
 use crate::identity::Casting;
 use crate::identity::Facts;
 use crate::identity::Instance;
+use crate::identity::Pace;
 use crate::identity::ProcessKey;
 use crate::identity::Role;
 use crate::identity::naming;
@@ -97,8 +98,8 @@ impl Model {
             let what = format!("stands aside for the SkyWalking agent inside ({sign})");
             properties.push(("sw_observe".to_owned(), what));
         }
-        let instance =
-            Instance { process: process.key, role, service: service.into(), name: name.into(), properties };
+        let (service, name, pace) = (service.into(), name.into(), Pace::of(&master));
+        let instance = Instance { process: process.key, role, service, name, properties, pace };
         changes.push(Change::Hello(instance.clone()));
         if let Some(process) = self.processes.get_mut(&pid) {
             process.instance = Some(instance);

@@ -64,6 +64,14 @@ impl Model {
         }
     }
 
+    /// A process moved so many bytes on WebSockets.
+    pub fn carried(&mut self, pid: u32, received: u64, sent: u64) {
+        if let Some(process) = self.server(pid).and_then(|pid| self.processes.get_mut(&pid)) {
+            process.life.load.websocket_received += received;
+            process.life.load.websocket_sent += sent;
+        }
+    }
+
     /// What each worker that is reported did since this was asked last.
     pub fn turnover(&mut self, at: KernelTime) -> BTreeMap<ProcessKey, Turnover> {
         let arbiters = self.processes.values().filter(|process| process.role.is_some_and(Role::is_arbiter));

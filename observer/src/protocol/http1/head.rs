@@ -29,15 +29,19 @@ pub struct RequestHead {
     pub host: Option<CompactString>,
     /// `sw8` header.
     pub sw8: Option<CompactString>,
+    /// `sw8-correlation` header.
+    pub correlation: Option<CompactString>,
     /// `traceparent` header.
     pub traceparent: Option<CompactString>,
 }
 
 /// A response's head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// 100 to 999.
     pub status: u16,
+    /// What the status line says behind the status; as lossy as a request's text.
+    pub reason: CompactString,
     /// The server says that it closes the connection after this response.
     pub last: bool,
 }
@@ -182,6 +186,7 @@ impl Side for Request {
             target: text(target),
             host: fields.host.map(text),
             sw8: fields.sw8.map(text),
+            correlation: fields.correlation.map(text),
             traceparent: fields.traceparent.map(text),
         };
         (head, then)
@@ -190,8 +195,8 @@ impl Side for Request {
 
 impl Side for Response {
     type Head = ResponseHead;
-    /// Minor version (a digit) and status.
-    type First<'a> = (u8, u16);
+    /// Minor version (a digit), status, and what is said of it.
+    type First<'a> = (u8, u16, &'a [u8]);
     type Context = Asked;
     const BLANK_LINES: bool = false;
     const PROXIED: bool = false;
@@ -204,7 +209,7 @@ impl Side for Response {
         byte == b'H'
     }
 
-    fn line(line: &[u8], _: bool) -> Line<(u8, u16)> {
+    fn line(line: &[u8], _: bool) -> Line<(u8, u16, &[u8])> {
         status_line(line).map_or(Line::Bad(Fault::Gap), Line::Good)
     }
 
@@ -214,12 +219,17 @@ impl Side for Response {
     }
 
     fn without_headers(line: &[u8]) -> Option<ResponseHead> {
-        let (_, status) = status_line(line).filter(|(_, status)| *status >= 200)?;
-        Some(ResponseHead { status, last: false })
+        let (_, status, reason) = status_line(line).filter(|(_, status, _)| *status >= 200)?;
+        Some(ResponseHead { status, reason: text(reason), last: false })
     }
 
-    fn head((minor, status): (u8, u16), fields: &Fields<'_>, asked: Asked) -> (ResponseHead, Then) {
+    fn head(
+        (minor, status, reason): (u8, u16, &[u8]),
+        fields: &Fields<'_>,
+        asked: Asked,
+    ) -> (ResponseHead, Then) {
         let then = match (status, asked, fields) {
+            (101, _, Fields { websocket: true, .. }) => Then::Fault(Fault::WebSocket),
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
             (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
@@ -230,7 +240,8 @@ impl Side for Response {
             (_, _, Fields { length: Length::Bytes(len), .. }) => Then::Body(Body::Length(*len)),
             (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
         };
-        (ResponseHead { status, last: fields.close || (minor == b'0' && !fields.keep_alive) }, then)
+        let last = fields.close || (minor == b'0' && !fields.keep_alive);
+        (ResponseHead { status, reason: text(reason), last }, then)
     }
 }
 
@@ -257,9 +268,12 @@ pub struct Fields<'a> {
     coding: Coding,
     host: Option<&'a [u8]>,
     sw8: Option<&'a [u8]>,
+    correlation: Option<&'a [u8]>,
     traceparent: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
+    /// `Upgrade` names the WebSocket alone (RFC 6455, 4.2.2).
+    websocket: bool,
     /// They could not be read, so nothing is known of the body.
     unclear: bool,
 }
@@ -293,30 +307,36 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, name: &str, value: &'a [u8]) {
-        if name.eq_ignore_ascii_case("host") {
-            self.host.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("sw8") {
-            self.sw8.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("traceparent") {
-            self.traceparent.get_or_insert(value);
-        } else if name.eq_ignore_ascii_case("content-length") {
-            for item in items(value) {
-                self.length = match (&self.length, decimal(item)) {
-                    (Length::None, Some(len)) => Length::Bytes(len),
-                    (Length::Bytes(before), Some(len)) if *before == len => Length::Bytes(len),
-                    _ => Length::Bad,
-                };
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // Most are none of these, and their length says so at once.
+        match name.len() {
+            3 if is("sw8") => _ = self.sw8.get_or_insert(value),
+            4 if is("host") => _ = self.host.get_or_insert(value),
+            7 if is("upgrade") => self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket"),
+            10 if is("connection") => {
+                for item in items(value) {
+                    self.close |= item.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            for item in items(value) {
-                let chunked = item.eq_ignore_ascii_case(b"chunked");
-                self.coding = if chunked { Coding::Chunked } else { Coding::Other };
+            11 if is("traceparent") => _ = self.traceparent.get_or_insert(value),
+            14 if is("content-length") => {
+                for item in items(value) {
+                    self.length = match (&self.length, decimal(item)) {
+                        (Length::None, Some(len)) => Length::Bytes(len),
+                        (Length::Bytes(before), Some(len)) if *before == len => Length::Bytes(len),
+                        _ => Length::Bad,
+                    };
+                }
             }
-        } else if name.eq_ignore_ascii_case("connection") {
-            for item in items(value) {
-                self.close |= item.eq_ignore_ascii_case(b"close");
-                self.keep_alive |= item.eq_ignore_ascii_case(b"keep-alive");
+            15 if is("sw8-correlation") => _ = self.correlation.get_or_insert(value),
+            17 if is("transfer-encoding") => {
+                for item in items(value) {
+                    let chunked = item.eq_ignore_ascii_case(b"chunked");
+                    self.coding = if chunked { Coding::Chunked } else { Coding::Other };
+                }
             }
+            _ => {}
         }
     }
 }
@@ -355,13 +375,13 @@ fn is_http1(version: &[u8]) -> bool {
 /// Bytes of a status line up to its status.
 const STATUS_LINE: usize = "HTTP/1.1 200".len();
 
-/// Minor version (a digit) and status.
-fn status_line(line: &[u8]) -> Option<(u8, u16)> {
+/// Minor version (a digit), status, and what is behind it.
+fn status_line(line: &[u8]) -> Option<(u8, u16, &[u8])> {
     let (version, rest) = line.split_at_checked("HTTP/1.1".len())?;
     let [b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', end @ ..] = rest else { return None };
     let ends = matches!(end.first(), None | Some(b' ' | b'\r' | b'\n'));
     let status = [a, b, c].iter().fold(0, |n, digit| n * 10 + u16::from(**digit - b'0'));
-    (ends && is_http1(version)).then_some((*version.last()?, status))
+    (ends && is_http1(version)).then_some((*version.last()?, status, end.trim_ascii()))
 }
 
 fn is_token(byte: u8) -> bool {

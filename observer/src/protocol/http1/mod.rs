@@ -64,7 +64,9 @@ pub enum Fault {
     Http2,
     /// uwsgi's protocol. Likewise.
     Uwsgi,
-    /// The connection changes to another protocol. The parser has stopped.
+    /// The connection changes to a WebSocket. The parser has stopped.
+    WebSocket,
+    /// The connection changes to another protocol. Likewise.
     Upgraded,
 }
 
@@ -332,7 +334,12 @@ impl<S: Side> Parser<S> {
     fn fail(&mut self, fault: Fault) -> Event<S::Head> {
         self.set_aside(match fault {
             Fault::Gap | Fault::HeadTooLarge => State::Lost,
-            Fault::NotHttp | Fault::Tls | Fault::Http2 | Fault::Uwsgi | Fault::Upgraded => State::Stopped,
+            Fault::NotHttp
+            | Fault::Tls
+            | Fault::Http2
+            | Fault::Uwsgi
+            | Fault::WebSocket
+            | Fault::Upgraded => State::Stopped,
         });
         self.at_start = false;
         Event::Failed(fault)

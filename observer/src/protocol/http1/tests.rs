@@ -56,12 +56,13 @@ fn statuses(asked: Asked, bytes: &[u8]) -> String {
 #[test]
 fn a_request_head_gives_what_spans_need() {
     let bytes =
-        b"PUT /a?b HTTP/1.1\r\nhOST: h:1\r\nSW8: x\r\nsw8: y\r\nTraceParent: z\r\nOther: \xff\r\n\r\n";
+        b"PUT /a?b HTTP/1.1\r\nhOST: h:1\r\nSW8: x\r\nsw8: y\r\nSw8-Correlation: c\r\nTraceParent: z\r\nOther: \xff\r\n\r\n";
     let head = RequestHead {
         method: "PUT".into(),
         target: "/a?b".into(),
         host: Some("h:1".into()),
         sw8: Some("x".into()),
+        correlation: Some("c".into()),
         traceparent: Some("z".into()),
     };
     assert_eq!(requests(bytes), [Event::Began, Event::Head(head), Event::Ended]);
@@ -166,7 +167,9 @@ fn responses_end_by_their_framing() {
     assert_eq!(two("HTTP/1.1 099 No\r\n\r\n"), "Gap");
     assert_eq!(statuses(Asked::Head, format!("{ok}Content-Length: 9\r\n\r\n").as_bytes()), "200 .");
     assert_eq!(statuses(Asked::Connect, format!("{ok}\r\nxx").as_bytes()), "200 Upgraded");
-    assert_eq!(statuses(Asked::Other, b"HTTP/1.1 101 Go\r\nUpgrade: x\r\n\r\n\x81"), "101 Upgraded");
+    let switched = |to: &str| statuses(Asked::Other, format!("HTTP/1.1 101 Go\r\n{to}\r\n\u{1}").as_bytes());
+    assert_eq!(switched("upgrade:  WebSocket \r\n"), "101 WebSocket");
+    assert_eq!([switched("Upgrade: x\r\n"), switched("")], ["101 Upgraded", "101 Upgraded"]);
 }
 
 #[test]
@@ -204,7 +207,7 @@ fn a_status_is_told_without_its_headers() {
     let run = |bytes: &[u8]| {
         run(&mut Parser::<Response>::from_start(), Asked::Other, &[Piece::Bytes(bytes), Piece::Hole(9)])
     };
-    let head = Event::Head(ResponseHead { status: 500, last: false });
+    let head = Event::Head(ResponseHead { status: 500, reason: "Oh".into(), last: false });
     assert_eq!(run(b"HTTP/1.1 500 Oh\r\nX: "), [Event::Began, head, Event::Failed(Fault::Gap)]);
     assert_eq!(run(b"HTTP/1.1 500 Oh"), [Event::Began, Event::Failed(Fault::Gap)]);
     assert_eq!(run(b"HTTP/1.1 100 Go\r\n"), [Event::Began, Event::Failed(Fault::Gap)]);

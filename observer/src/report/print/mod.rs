@@ -125,6 +125,7 @@ mod tests {
                 ("language".to_owned(), "python".to_owned()),
                 ("OS Name".to_owned(), "posix".to_owned()),
             ],
+            pace: crate::identity::Pace::default(),
         }
     }
 
@@ -143,6 +144,7 @@ mod tests {
             segment_id: "s1".into(),
             service: "demo".into(),
             instance: "base-master(7)-child(9)".into(),
+            correlation: vec![("user".to_owned(), "not shown".to_owned())],
             spans: vec![Span {
                 id: 0,
                 parent: -1,
