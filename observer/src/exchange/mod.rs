@@ -1,5 +1,6 @@
 //! Request and response paired, with their times and the process that served them.
 mod pair;
+mod room;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -22,6 +23,7 @@ use observer_ebpf::record::Opened;
 use observer_ebpf::record::moved;
 use pair::Connection;
 use pair::Verdict;
+use room::Room;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -142,6 +144,7 @@ pub struct Exchanges {
     /// Those that were closed, for their room.
     #[expect(clippy::vec_box, reason = "the boxes are the room")]
     spare: Vec<Box<Connection>>,
+    room: Room,
 }
 
 /// A connection of the table.
@@ -166,7 +169,7 @@ struct Encrypted {
 impl Exchanges {
     /// Follows at most `limit` connections.
     pub fn new(limit: usize) -> Exchanges {
-        Exchanges { connections: Connections::new(limit), spare: Vec::new() }
+        Exchanges { connections: Connections::new(limit), spare: Vec::new(), room: Room::default() }
     }
 
     /// A connection was accepted, made, or first seen.
@@ -196,6 +199,7 @@ impl Exchanges {
         match self.connections.remove(closed.conn) {
             Some(Followed::Yes(mut connection)) => {
                 let at = KernelTime(closed.header.at);
+                self.room.change(connection.held, 0);
                 connection.closed(at, findings);
                 connection.idle(at, findings);
                 if self.spare.len() < SPARE {
@@ -246,21 +250,29 @@ impl Exchanges {
         };
         let is_plain = moved.flags & moved::PLAIN != 0;
         if is_plain {
-            decrypt(followed);
+            self.room.change(decrypt(followed), 0);
         }
         let Followed::Yes(connection) = followed else { return };
         if connection.decrypted != is_plain || (is_plain && moved.size == 0) {
             return;
         }
         let at = KernelTime(moved.header.at);
-        match guarded(|| step(connection, findings)) {
-            Some(Verdict::Follow) => return connection.turn(at, findings),
+        let before = connection.held;
+        connection.room = self.room.of(before);
+        let verdict = guarded(|| step(connection, findings));
+        if verdict == Some(Verdict::Follow) {
+            connection.held = connection.holds();
+            self.room.change(before, connection.held);
+            return connection.turn(at, findings);
+        }
+        self.room.change(before, 0);
+        match verdict {
             Some(Verdict::Encrypted) => {
                 let (pid, ends, accepted) = (moved.header.tgid, connection.ends.clone(), connection.accepted);
                 *followed = Followed::Encrypted(Box::new(Encrypted { pid, ends, accepted }));
                 return;
             }
-            Some(Verdict::GiveUp) => connection.given_up(findings),
+            Some(Verdict::GiveUp | Verdict::Follow) => connection.given_up(findings),
             None => findings.drops.count(Reason::ParserPanic),
         }
         connection.idle(at, findings);
@@ -279,11 +291,13 @@ impl Exchanges {
         match self.connections.insert(conn, Followed::Yes(connection)) {
             Displaced::Earlier(Followed::Yes(mut earlier)) => {
                 let at = KernelTime(conn.born);
+                self.room.change(earlier.held, 0);
                 earlier.closed(at, findings);
                 earlier.idle(at, findings);
             }
             Displaced::Idle(Followed::Yes(mut idle)) => {
                 findings.drops.count(Reason::ConnectionsFull);
+                self.room.change(idle.held, 0);
                 idle.idle(KernelTime(conn.born), findings);
             }
             Displaced::Earlier(Followed::Encrypted(_)) | Displaced::Idle(Followed::Encrypted(_)) => {
@@ -294,16 +308,19 @@ impl Exchanges {
     }
 }
 
-/// The bytes of a connection are those of its session from here on.
-fn decrypt(followed: &mut Followed) {
-    let (ends, accepted) = match followed {
-        Followed::Yes(connection) if !connection.decrypted => (connection.ends.clone(), connection.accepted),
-        Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted),
-        Followed::Yes(_) | Followed::No => return,
+/// The bytes of a connection are those of its session from here on. Returns how many it held of those before.
+fn decrypt(followed: &mut Followed) -> usize {
+    let (ends, accepted, held) = match followed {
+        Followed::Yes(connection) if !connection.decrypted => {
+            (connection.ends.clone(), connection.accepted, connection.held)
+        }
+        Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted, 0),
+        Followed::Yes(_) | Followed::No => return 0,
     };
     let mut connection = Box::new(Connection::new(ends, accepted));
     connection.decrypted = true;
     *followed = Followed::Yes(connection);
+    held
 }
 
 /// The one place where a panic is caught: a hostile stream must not end the observer. The connection is given
