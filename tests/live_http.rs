@@ -215,6 +215,72 @@ fn over_a_unix_socket() {
     });
 }
 
+/// What a server may answer, refuse or take for two requests: the observer may see it otherwise, but not what comes after it.
+#[test]
+fn smuggling_and_floods_and_then_a_request() {
+    let smuggled = "GET /plain/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post =
+        |headers: &str, body: &str| format!("POST /echo/mean HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n{body}");
+    let get = |headers: &str| format!("GET /plain/mean HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
+    let in_chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    let after_end = format!("0\r\n\r\n{smuggled}");
+    let both = format!("Content-Length: {}\r\nTransfer-Encoding: chunked", after_end.len());
+    let mut mean: Vec<Vec<u8>> = [
+        post(&both, &after_end),
+        post(&both.replace("Transfer", "transfer"), &in_chunk),
+        post("Content-Length: 4\r\nContent-Length: 40", smuggled),
+        post("Content-Length: 4, 4", &format!("abcd{smuggled}")),
+        get("Transfer-Encoding : chunked\r\nContent-Length: 0"),
+        get("Connection: keep-alive, Content-Length\r\n continued: line"),
+    ]
+    .map(String::into_bytes)
+    .to_vec();
+    let codings = [
+        "xchunked",
+        "chunked, identity",
+        "identity, chunked",
+        "\tchunked",
+        "chunked\r\nTransfer-Encoding: x",
+    ];
+    mean.extend(codings.map(|coding| post(&format!("Transfer-Encoding: {coding}"), &in_chunk).into_bytes()));
+    let lengths = ["+4", "-1", "0x4", "4 4", "1e1", "", "99999999999999999999999"];
+    mean.extend(lengths.map(|length| post(&format!("Content-Length: {length}"), smuggled).into_bytes()));
+    let sizes = ["fffffffffffffffff", "-1", "0x2", "2 ;x", "", "2;a=\"\n\""];
+    mean.extend(
+        sizes.map(|size| post("Transfer-Encoding: chunked", &format!("{size}\r\n{in_chunk}")).into_bytes()),
+    );
+    let nulls = ["X-\0: a", "X-A: \0\0", "\0", "X-A: b\rX-B: c", "X-A:\x0b\x7f"];
+    mean.extend(nulls.map(|header| get(header).into_bytes()));
+    mean.extend([
+        b"GET /plain/mean\0 HTTP/1.1\r\n\r\n".to_vec(),
+        b"GET /plain/mean HTTP/1.1\nHost: a\n\n".to_vec(),
+        b"GET  /plain/mean  HTTP/1.1\r\n\r\n".to_vec(),
+        b"get /plain/mean http/1.1\r\n\r\n".to_vec(),
+        format!("GET /plain/{} HTTP/1.1\r\n\r\n", "t".repeat(70_000)).into_bytes(),
+        get(&format!("X-Giant: {}", "g".repeat(200_000))).into_bytes(),
+        get(&"A: b\r\n".repeat(9_000)).into_bytes(),
+    ]);
+    let losses = ["not_http", "response_without_request", "cut", "gap", "head_too_large"];
+    watch(
+        "mean",
+        &[],
+        |launch| launch,
+        &losses,
+        |gunicorn| {
+            let mut client = Client::new(gunicorn.address(), Mode::New);
+            let mut sent = Vec::new();
+            for bytes in &mean {
+                let mut connection = must(Connection::open(gunicorn.address()), "connect");
+                connection.write_raw(bytes).ok();
+                connection.finish_writing();
+                connection.drain();
+                sent.push(client.send(&Request::get("plain")));
+            }
+            (sent, Vec::new())
+        },
+    );
+}
+
 #[test]
 fn garbage_and_then_a_request() {
     let garbage: [&[u8]; 8] = [

@@ -14,7 +14,7 @@ pub enum Reason {
     Gap = 102,
     /// Bytes that are not HTTP/1 on a connection that a worker reads.
     NotHttp = 103,
-    /// A head larger than the limit.
+    /// A head larger than the limit, or than what is left of the one for all heads that are held.
     HeadTooLarge = 104,
     /// The connection table is full; the one that was idle longest was let go.
     ConnectionsFull = 105,
@@ -32,7 +32,7 @@ pub enum Reason {
     QueueFull = 111,
     /// OAP refused it, or it could not be sent.
     SendFailed = 112,
-    /// Too many requests wait for their response on one connection.
+    /// Too many requests wait for their response on one connection, or take more than what is left for all that wait.
     PipelineTooDeep = 113,
     /// Facts about a process could not be read before it ended.
     FactsGone = 114,

@@ -167,10 +167,14 @@ impl Connection {
 
     /// Sends every request before it reads the first response.
     pub fn pipeline(&mut self, requests: &[Request]) -> Vec<Sent> {
+        let wire: Vec<u8> = requests.iter().flat_map(|request| request.wire(&self.host)).collect();
+        self.batch(requests, &[&wire])
+    }
+
+    /// Writes these pieces, which are the bytes of these requests, and then reads all responses.
+    pub fn batch(&mut self, requests: &[Request], pieces: &[&[u8]]) -> Vec<Sent> {
         let mut all: Vec<_> = requests.iter().map(|request| self.begin(request)).collect();
-        let bytes: Vec<u8> =
-            requests.iter().flat_map(|r| [r.head(&self.host), r.wire_body()].concat()).collect();
-        let mut written = self.socket.write_all(&bytes);
+        let mut written = pieces.iter().try_for_each(|piece| self.socket.write_all(piece));
         for (request, sent) in requests.iter().zip(&mut all) {
             let result = written.and_then(|()| self.finish(request, sent));
             written = result.as_ref().copied().map_err(|error| io::Error::from(error.kind()));
@@ -377,6 +381,36 @@ impl Client {
             self.connection = Some(connection);
         }
         sent
+    }
+
+    /// Sends requests at once, in these pieces. Those that a server which closed left without an answer go over a new
+    /// connection, unless that was a new one and answered none.
+    pub fn batch(&mut self, requests: &[Request], pieces: &[&[u8]]) -> Vec<Sent> {
+        let kept = self.connection.take().filter(|connection| connection.open);
+        let reused = kept.is_some();
+        let mut connection = match kept.map_or_else(|| Connection::open(&self.address), Ok) {
+            Ok(connection) => connection,
+            Err(error) => return requests.iter().map(|request| refused(request, &error)).collect(),
+        };
+        let mut all = connection.batch(requests, pieces);
+        let answered = all.iter().take_while(|sent| sent.status.is_some()).count();
+        if answered == all.len() {
+            self.connection = Some(connection);
+        } else if reused || answered > 0 {
+            let left: Vec<_> = requests.iter().skip(answered).cloned().collect();
+            let wire: Vec<u8> = left.iter().flat_map(|request| request.wire(&connection.host)).collect();
+            let mut again = self.batch(&left, &[&wire]);
+            for (again, before) in again.iter_mut().zip(all.drain(answered..)) {
+                again.abandoned.push(before.port);
+            }
+            all.extend(again);
+        }
+        all
+    }
+
+    /// Closes the connection that was kept.
+    pub fn hang_up(&mut self) {
+        self.connection = None;
     }
 }
 

@@ -324,6 +324,11 @@ impl Gunicorn {
         files.filter_map(Result::ok).filter_map(count).collect()
     }
 
+    /// Whether its worker class writes an access log: Tornado's writes to the error log, and only what failed.
+    pub fn logs_access(&self) -> bool {
+        self.app != "tornado_app:app"
+    }
+
     /// Its access log.
     pub fn access(&self) -> Vec<Access> {
         let log = fs::read_to_string(self.dir.join("access")).unwrap_or_default();

@@ -28,6 +28,7 @@ use serde::Deserialize;
 use crate::client::Sent;
 use crate::gunicorn::Gunicorn;
 use crate::gunicorn::kill;
+use crate::stage::Stage;
 use crate::stage::must;
 use crate::stage::profile;
 use crate::stage::wait;
@@ -248,8 +249,17 @@ pub struct Report {
 impl Observer {
     /// Starts it with `--print=json` and these arguments, and waits until its probes are attached.
     pub fn start(args: &[&str]) -> Self {
+        Self::of("gunicorn", args)
+    }
+
+    /// The same, and no gunicorn is watched but those of this test: others on the machine cannot fill the ring.
+    pub fn on(stage: &Stage, args: &[&str]) -> Self {
+        Self::of(&format!("gunicorn:cmd=*{}/*", stage.dir.display()), args)
+    }
+
+    fn of(target: &str, args: &[&str]) -> Self {
         let observer =
-            Self::spawn(Command::new(binary()).args(["--target", "gunicorn", "--print=json"]).args(args));
+            Self::spawn(Command::new(binary()).args(["--target", target, "--print=json"]).args(args));
         let ready =
             observer.wait(PATIENCE, |lines| lines.iter().any(|line| matches!(line, Line::Ready { .. })));
         assert!(ready, "sw-observe is not ready after {PATIENCE:?}; its log:\n{}", observer.stderr());
@@ -317,10 +327,15 @@ impl Observer {
 
     /// Waits until each of these requests is reported, and no longer than that may take.
     pub fn wait_requests(&self, gunicorn: &Gunicorn, sent: &[Sent]) {
+        let mut missing: HashSet<_> = sent.iter().map(|sent| sent.path.as_str()).collect();
+        let mut read = 0;
         self.wait(PATIENCE, |lines| {
-            let found = segments(lines, gunicorn.service()).filter_map(|segment| segment.spans.last());
-            let found: HashSet<_> = found.map(|span| span.operation.as_str()).collect();
-            sent.iter().all(|sent| found.contains(sent.path.as_str()))
+            let fresh = lines.get(read..).unwrap_or_default();
+            for span in segments(fresh, gunicorn.service()).filter_map(|segment| segment.spans.last()) {
+                missing.remove(span.operation.as_str());
+            }
+            read = lines.len();
+            missing.is_empty()
         });
     }
 

@@ -139,6 +139,11 @@ impl Request {
         head.into_bytes()
     }
 
+    /// All of it for a server of this name, as on the wire.
+    pub fn wire(&self, server: &str) -> Vec<u8> {
+        [self.head(server), self.wire_body()].concat()
+    }
+
     /// The body as on the wire.
     pub fn wire_body(&self) -> Vec<u8> {
         let Body::Chunked(pieces) = &self.body else { return self.content() };

@@ -9,7 +9,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,8 +16,7 @@ use std::time::Duration;
 use observer::meter::definition::DEFINITIONS;
 
 use crate::stage::must;
-use crate::stage::package;
-use crate::stage::target;
+use crate::stage::tool;
 
 /// The longest that one read or write waits.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,7 +120,7 @@ pub fn exposed(service: &str, instance: &str, meters: &BTreeMap<String, f64>) ->
 
 /// Fails with what Prometheus' own tool has to say against a page.
 pub fn check(page: &Page) {
-    let mut command = Command::new(promtool());
+    let mut command = Command::new(tool("promtool"));
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = must(command.spawn(), format_args!("start {command:?}"));
     if let Some(mut input) = child.stdin.take() {
@@ -132,12 +130,4 @@ pub fn check(page: &Page) {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success() && said.trim().is_empty(), "promtool says: {said}\n{}", page.text);
-}
-
-fn promtool() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let tools = [package().join("../target/tools/bin"), target().join("tools/bin")];
-    let folders = std::env::split_paths(&path).chain(tools);
-    let found = folders.map(|folder| folder.join("promtool")).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("promtool is missing: run cargo xtask setup --live"))
 }

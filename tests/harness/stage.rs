@@ -114,3 +114,12 @@ pub fn profile() -> PathBuf {
 pub fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// A program on the path, or one that setup put into `target/tools`.
+pub fn tool(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let tools = [package().join("../target/tools/bin"), target().join("tools/bin")];
+    let folders = std::env::split_paths(&path).chain(tools);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is missing: run cargo xtask setup --live"))
+}

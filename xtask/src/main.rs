@@ -9,7 +9,6 @@ mod check;
 mod demo;
 mod instructions;
 mod observer;
-mod promtool;
 mod proto;
 mod pythons;
 mod service;
@@ -18,6 +17,7 @@ mod shell;
 mod tally;
 mod test;
 mod toolchain;
+mod unpacked;
 mod vm;
 mod workspace;
 

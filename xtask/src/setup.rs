@@ -5,12 +5,12 @@ use std::process::Command;
 use clap::Args;
 
 use crate::apt;
-use crate::promtool;
 use crate::pythons;
 use crate::shell;
 use crate::shell::Failure;
 use crate::shell::Outcome;
 use crate::toolchain;
+use crate::unpacked;
 
 /// What to prepare besides the probes' compiler; with none of them, everything.
 #[derive(Args)]
@@ -24,7 +24,7 @@ pub struct Options {
     /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
-    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool
+    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool, nginx
     #[arg(long)]
     live: bool,
 }
@@ -46,7 +46,7 @@ pub enum Part {
     Python,
     /// The pipeline's instructions.
     Count,
-    /// The live tests: init processes, supervisors, namespaces, promtool.
+    /// The live tests: init processes, supervisors, namespaces, promtool, nginx.
     Live,
 }
 
@@ -122,7 +122,8 @@ pub fn programs(parts: &[Part]) -> Outcome {
     let mut missing: Vec<&str> = needs.filter(|need| !(need.present)()).map(|need| need.package).collect();
     missing.dedup();
     if parts.contains(&Part::Live) {
-        promtool::ensure()?;
+        unpacked::PROMTOOL.ensure()?;
+        unpacked::NGINX.ensure()?;
     }
     if missing.is_empty() {
         return Ok(());

@@ -1,5 +1,6 @@
 //! Request and response paired, with their times and the process that served them.
 mod pair;
+mod room;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -23,6 +24,7 @@ use observer_ebpf::record::Moved;
 use observer_ebpf::record::Opened;
 use observer_ebpf::record::moved;
 use pair::Connection;
+use room::Room;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -154,6 +156,7 @@ pub struct Exchanges {
     /// Those that were closed, for their room.
     #[expect(clippy::vec_box, reason = "the boxes are the room")]
     spare: Vec<Box<Connection>>,
+    room: Room,
 }
 
 /// A connection of the table.
@@ -180,7 +183,7 @@ struct Encrypted {
 impl Exchanges {
     /// Follows at most `limit` connections.
     pub fn new(limit: usize) -> Exchanges {
-        Exchanges { connections: Connections::new(limit), spare: Vec::new() }
+        Exchanges { connections: Connections::new(limit), spare: Vec::new(), room: Room::default() }
     }
 
     /// A connection was accepted, made, or first seen.
@@ -210,6 +213,7 @@ impl Exchanges {
         match self.connections.remove(closed.conn) {
             Some(Followed::Yes(mut connection)) => {
                 let at = KernelTime(closed.header.at);
+                self.room.change(connection.held, 0);
                 connection.closed(at, findings);
                 connection.idle(at, findings);
                 if self.spare.len() < SPARE {
@@ -255,7 +259,7 @@ impl Exchanges {
         };
         let is_plain = moved.flags & moved::PLAIN != 0;
         if is_plain {
-            decrypt(followed);
+            self.room.change(decrypt(followed), 0);
         }
         if let Followed::WebSocket(socket) = followed
             && socket.decrypted == is_plain
@@ -267,12 +271,19 @@ impl Exchanges {
             return;
         }
         let at = KernelTime(moved.header.at);
+        let before = connection.held;
+        connection.room = self.room.of(before);
         let verdict = guarded(|| match receives {
             true => connection.received(moved, bytes, findings),
             false => connection.sent(moved, bytes, findings),
         });
+        if verdict == Some(Verdict::Follow) {
+            connection.held = connection.holds();
+            self.room.change(before, connection.held);
+            return connection.turn(at, findings);
+        }
+        self.room.change(before, 0);
         match verdict {
-            Some(Verdict::Follow) => return connection.turn(at, findings),
             Some(Verdict::Encrypted) => {
                 let (pid, ends, accepted) = (moved.header.tgid, connection.ends.clone(), connection.accepted);
                 *followed = Followed::Encrypted(Box::new(Encrypted { pid, ends, accepted }));
@@ -286,7 +297,7 @@ impl Exchanges {
                 *followed = Followed::WebSocket(Box::new(WebSocket::after(connection)));
                 return;
             }
-            Some(Verdict::GiveUp) => connection.given_up(findings),
+            Some(Verdict::GiveUp | Verdict::Follow) => connection.given_up(findings),
             None => findings.drops.count(Reason::ParserPanic),
         }
         connection.idle(at, findings);
@@ -305,11 +316,13 @@ impl Exchanges {
         match self.connections.insert(conn, Followed::Yes(connection)) {
             Displaced::Earlier(Followed::Yes(mut earlier)) => {
                 let at = KernelTime(conn.born);
+                self.room.change(earlier.held, 0);
                 earlier.closed(at, findings);
                 earlier.idle(at, findings);
             }
             Displaced::Idle(Followed::Yes(mut idle)) => {
                 findings.drops.count(Reason::ConnectionsFull);
+                self.room.change(idle.held, 0);
                 idle.idle(KernelTime(conn.born), findings);
             }
             Displaced::Earlier(Followed::Encrypted(_)) | Displaced::Idle(Followed::Encrypted(_)) => {
@@ -323,16 +336,19 @@ impl Exchanges {
     }
 }
 
-/// The bytes of a connection are those of its session from here on.
-fn decrypt(followed: &mut Followed) {
-    let (ends, accepted) = match followed {
-        Followed::Yes(connection) if !connection.decrypted => (connection.ends.clone(), connection.accepted),
-        Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted),
-        Followed::Yes(_) | Followed::WebSocket(_) | Followed::No => return,
+/// The bytes of a connection are those of its session from here on. Returns how many it held of those before.
+fn decrypt(followed: &mut Followed) -> usize {
+    let (ends, accepted, held) = match followed {
+        Followed::Yes(connection) if !connection.decrypted => {
+            (connection.ends.clone(), connection.accepted, connection.held)
+        }
+        Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted, 0),
+        Followed::Yes(_) | Followed::WebSocket(_) | Followed::No => return 0,
     };
     let mut connection = Box::new(Connection::new(ends, accepted));
     connection.decrypted = true;
     *followed = Followed::Yes(connection);
+    held
 }
 
 /// The one place where a panic is caught: a hostile stream must not end the observer. The connection is given

@@ -14,6 +14,8 @@ use super::turn::Newest;
 use super::verdict::Verdict;
 use super::waiting::Began;
 use super::waiting::Waiting;
+use super::waiting::bytes;
+use super::waiting::grown;
 use super::waiting::reason;
 use crate::clock::KernelTime;
 use crate::protocol::Piece;
@@ -30,7 +32,6 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
 use crate::stream::Stream;
-use compact_str::CompactString;
 use observer_ebpf::record::Moved;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -80,6 +81,9 @@ pub(super) struct Connection {
     unknown: u32,
     /// What was said of those that wait.
     counted: Counted,
+    /// Bytes that it may hold of what is not over, and those that it held after the last read or write.
+    pub(super) room: usize,
+    pub(super) held: usize,
 }
 
 impl Connection {
@@ -110,6 +114,8 @@ impl Connection {
             doubtful: Vec::new(),
             unknown: 0,
             counted: Counted::default(),
+            room: 0,
+            held: 0,
         }
     }
 
@@ -156,6 +162,7 @@ impl Connection {
                 verdict = self.read(piece, &chunk, findings);
             }
         }
+        self.fit(&mut findings.drops);
         match self.inbound {
             true => self.or_drained(verdict),
             false => self.or_unknown(),
@@ -334,46 +341,39 @@ impl Connection {
 
     /// A request's head was read.
     fn asked(&mut self, head: RequestHead, drops: &mut Drops) {
-        if self.waiting.len() >= PIPELINE {
+        let mut waiting = Waiting::new(self.read + 1, self.began, head, self.ends.clone());
+        let is_over = bytes(&self.waiting, grown(&self.waiting)) + waiting.holds() > self.room;
+        if self.waiting.len() >= PIPELINE || is_over && !self.waiting.is_empty() {
             drops.count(Reason::PipelineTooDeep);
             self.requests.stop();
             return;
         }
+        if is_over {
+            drops.count(Reason::HeadTooLarge);
+            waiting.forget();
+        }
         self.answered = false;
         self.read += 1;
         self.reading = Some(self.read);
-        let Began { pid, tid, at, ready, bytes } = self.began;
+        let Exchange { encrypted, client, accepted, .. } = &mut waiting.exchange;
+        (*encrypted, *client, *accepted) = (self.decrypted, self.client, self.accepted.take());
         if self.waiting.is_empty() {
             self.waiting.reserve_exact(1); // as nearly all do, it waits alone; four would take more than the rest of this
         }
-        self.waiting.push_back(Waiting {
-            number: self.read,
-            told: false,
-            doubtful: false,
-            exchange: Exchange {
-                pid,
-                tid,
-                ends: self.ends.clone(),
-                encrypted: self.decrypted,
-                client: self.client,
-                method: head.method,
-                target: head.target,
-                host: head.host,
-                sw8: head.sw8,
-                correlation: head.correlation,
-                traceparent: head.traceparent,
-                status: None,
-                reason: CompactString::const_new(""),
-                ready,
-                accepted: self.accepted.take(),
-                start: at,
-                first_byte: None,
-                end: at,
-                request_bytes: bytes,
-                response_bytes: 0,
-                outcome: Outcome::Cut,
-            },
-        });
+        self.waiting.push_back(waiting);
+    }
+
+    /// Bytes that it holds of what is not over.
+    pub(super) fn holds(&self) -> usize {
+        self.requests.holds() + bytes(&self.waiting, self.waiting.capacity())
+    }
+
+    /// Gives up a head that is not whole when there is no room for it.
+    fn fit(&mut self, drops: &mut Drops) {
+        if self.requests.holds() > 0 && self.holds() > self.room {
+            self.requests.lose();
+            drops.count(Reason::HeadTooLarge);
+        }
     }
 
     fn write(&mut self, mut piece: Piece<'_>, at: KernelTime, findings: &mut Findings) -> Verdict {
@@ -484,6 +484,9 @@ impl Connection {
         }
         if let Some(front) = self.waiting.pop_front() {
             self.finish(front, at, Outcome::Complete, findings);
+        }
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(1);
         }
         if self.last {
             // The server reads no further; what it has read already it does not serve.

@@ -1,5 +1,6 @@
 //! Conversations on connections, by hand.
 mod chance;
+mod room;
 mod session;
 
 use super::*;

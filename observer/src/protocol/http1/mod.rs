@@ -161,6 +161,11 @@ impl<S: Side> Parser<S> {
         matches!(self.state, State::Lost | State::Body(Body::UntilClose))
     }
 
+    /// Bytes that it keeps of a head that is not whole.
+    pub fn holds(&self) -> usize {
+        self.head.capacity()
+    }
+
     /// Takes bytes off the front of `piece` up to the next event; `None` when the piece is used up.
     /// Call it until then, with an empty piece too: an event may need no further byte.
     pub fn step(&mut self, piece: &mut Piece<'_>, context: S::Context) -> Option<Event<S::Head>> {
