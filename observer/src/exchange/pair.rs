@@ -9,6 +9,7 @@ use super::Ends;
 use super::Exchange;
 use super::Findings;
 use super::Outcome;
+use super::Phrase;
 use super::turn::Counted;
 use super::turn::Newest;
 use super::verdict::Verdict;
@@ -30,7 +31,6 @@ use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
 use crate::stream::Stream;
-use compact_str::CompactString;
 use observer_ebpf::record::Moved;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -363,7 +363,7 @@ impl Connection {
                 correlation: head.correlation,
                 traceparent: head.traceparent,
                 status: None,
-                reason: CompactString::const_new(""),
+                phrase: Phrase::default(),
                 ready,
                 accepted: self.accepted.take(),
                 start: at,
@@ -461,7 +461,7 @@ impl Connection {
             return;
         }
         exchange.status = Some(head.status);
-        exchange.reason = head.reason;
+        exchange.phrase = head.phrase;
         if exchange.method == "CONNECT" && !(200..300).contains(&head.status) {
             self.requests = Parser::from_middle(); // no tunnel after all
         }
