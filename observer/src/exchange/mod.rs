@@ -9,6 +9,7 @@ mod waiting;
 mod websocket;
 
 use crate::clock::KernelTime;
+pub use crate::protocol::http1::Phrase;
 use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Connections;
@@ -111,8 +112,8 @@ pub struct Exchange {
     pub traceparent: Option<CompactString>,
     /// Status; `None` when no response head was seen.
     pub status: Option<u16>,
-    /// What the server said of it, if anything.
-    pub reason: CompactString,
+    /// What the server said of it.
+    pub phrase: Phrase,
     /// When the request's first byte was ready to be read; `None` when not known.
     pub ready: Option<KernelTime>,
     /// When the connection was accepted; only of its first request, where that was seen.
@@ -139,7 +140,7 @@ pub struct Findings {
     pub turns: Vec<Turn>,
     /// Exchanges that have ended, in the order in which that was noticed.
     pub exchanges: Vec<Exchange>,
-    /// What WebSockets carried.
+    /// What WebSockets carried; of a new one at least what was written with its handshake, even if that is nothing.
     pub carried: Vec<Carried>,
     /// Connections of which nothing is wanted any more.
     pub ignored: Vec<Conn>,
@@ -261,12 +262,13 @@ impl Exchanges {
         if is_plain {
             self.room.change(decrypt(followed), 0);
         }
-        if let Followed::WebSocket(socket) = followed
-            && socket.decrypted == is_plain
-        {
-            findings.carried.push(socket.moved(moved, receives));
-        }
-        let Followed::Yes(connection) = followed else { return };
+        let connection = match followed {
+            Followed::Yes(connection) => connection,
+            Followed::WebSocket(socket) if socket.decrypted == is_plain => {
+                return findings.carried.push(socket.moved(moved, receives));
+            }
+            Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::No => return,
+        };
         if connection.decrypted != is_plain || (is_plain && moved.size == 0) {
             return;
         }

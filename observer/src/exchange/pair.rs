@@ -461,7 +461,7 @@ impl Connection {
             return;
         }
         exchange.status = Some(head.status);
-        exchange.reason = head.reason;
+        exchange.phrase = head.phrase;
         if exchange.method == "CONNECT" && !(200..300).contains(&head.status) {
             self.requests = Parser::from_middle(); // no tunnel after all
         }

@@ -2,6 +2,7 @@
 use super::Ends;
 use super::Exchange;
 use super::Outcome;
+use super::Phrase;
 use crate::clock::KernelTime;
 use crate::protocol::http1::Fault;
 use crate::protocol::http1::RequestHead;
@@ -42,7 +43,7 @@ impl Waiting {
                 correlation: head.correlation,
                 traceparent: head.traceparent,
                 status: None,
-                reason: CompactString::const_new(""),
+                phrase: Phrase::default(),
                 ready,
                 accepted: None,
                 start: at,

@@ -298,11 +298,10 @@ impl Pipeline {
                 self.model.wonder(at, pid, &mut self.changes); // it may serve before it beats
             }
         }
-        for Carried { pid, received, sent } in self.findings.carried.drain(..) {
-            self.model.carried(pid, received, sent);
-        }
         outputs.extend(self.findings.ignored.drain(..).map(Output::Ignore));
-        outputs.extend(self.findings.counted.drain(..).map(Output::Count));
+        if !self.findings.carried.is_empty() {
+            self.carried(outputs);
+        }
         if self.findings.exchanges.is_empty() {
             return;
         }
@@ -313,6 +312,14 @@ impl Pipeline {
             outputs.extend(segment.map(Output::Segment));
         }
         self.findings.exchanges = exchanges; // for its room
+    }
+
+    /// Bytes of WebSockets, those that were written with a handshake among them.
+    fn carried(&mut self, outputs: &mut Vec<Output>) {
+        outputs.extend(self.findings.counted.drain(..).map(Output::Count));
+        for Carried { pid, received, sent } in self.findings.carried.drain(..) {
+            self.model.carried(pid, received, sent);
+        }
     }
 
     fn segment(&mut self, exchange: &Exchange) -> Option<Segment> {

@@ -75,9 +75,9 @@ pub(super) fn entry(
     }
     if let Some(status) = exchange.status {
         tags.push(("http.status_code", decimal(if is_websocket { 200 } else { status.into() })));
-        let reason =
-            (framework == Framework::Falcon && !exchange.reason.is_empty()).then_some(&exchange.reason);
-        tags.extend(reason.map(|reason| ("http.status_msg", reason.clone())));
+        let is_falcon = framework == Framework::Falcon;
+        let said = if is_falcon { exchange.phrase.text() } else { None };
+        tags.extend(said.map(|said| ("http.status_msg", said)));
     }
     if !rules.only_agents_tags {
         tags.extend(times(exchange));
@@ -181,6 +181,7 @@ fn url(exchange: &Exchange, target: &Target<'_>, is_websocket: bool) -> CompactS
 pub(super) mod tests {
     use super::super::rules::Chosen;
     use super::*;
+    use crate::exchange::Phrase;
     use crate::identity::Facts;
 
     const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -202,7 +203,7 @@ pub(super) mod tests {
             correlation: None,
             traceparent: None,
             status: Some(200),
-            reason: "OK".into(),
+            phrase: Phrase::of(b"OK"),
             ready: Some(KernelTime(4_000_000)),
             accepted: Some(KernelTime(4_250_000)),
             start: KernelTime(5_500_000),
@@ -313,8 +314,8 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_said_of_the_status_is_a_tag_where_the_plugin_has_it() {
-        let tags = |framework, reason: &str| {
-            let asked = Exchange { status: Some(404), reason: reason.into(), ..exchange() };
+        let tags = |framework, said: &str| {
+            let asked = Exchange { status: Some(404), phrase: Phrase::of(said.as_bytes()), ..exchange() };
             let span = made(&asked, framework, Chosen { only_agents_tags: true, ..Chosen::default() });
             span.tags.into_iter().skip(2).map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
         };

@@ -5,6 +5,7 @@ use compact_str::CompactString;
 
 use super::Fault;
 use super::body::Body;
+use super::phrase::Phrase;
 use super::proxy;
 
 /// Most headers of one head; a head with more is not understood.
@@ -36,12 +37,12 @@ pub struct RequestHead {
 }
 
 /// A response's head.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     /// 100 to 999.
     pub status: u16,
-    /// What the status line says behind the status; as lossy as a request's text.
-    pub reason: CompactString,
+    /// What the status line says behind the status.
+    pub phrase: Phrase,
     /// The server says that it closes the connection after this response.
     pub last: bool,
 }
@@ -219,12 +220,12 @@ impl Side for Response {
     }
 
     fn without_headers(line: &[u8]) -> Option<ResponseHead> {
-        let (_, status, reason) = status_line(line).filter(|(_, status, _)| *status >= 200)?;
-        Some(ResponseHead { status, reason: text(reason), last: false })
+        let (_, status, said) = status_line(line).filter(|(_, status, _)| *status >= 200)?;
+        Some(ResponseHead { status, phrase: Phrase::of(said), last: false })
     }
 
     fn head(
-        (minor, status, reason): (u8, u16, &[u8]),
+        (minor, status, said): (u8, u16, &[u8]),
         fields: &Fields<'_>,
         asked: Asked,
     ) -> (ResponseHead, Then) {
@@ -241,7 +242,7 @@ impl Side for Response {
             (_, _, Fields { length: Length::None | Length::Bad, .. }) => Then::Body(Body::UntilClose),
         };
         let last = fields.close || (minor == b'0' && !fields.keep_alive);
-        (ResponseHead { status, reason: text(reason), last }, then)
+        (ResponseHead { status, phrase: Phrase::of(said), last }, then)
     }
 }
 
@@ -388,7 +389,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn text(bytes: &[u8]) -> CompactString {
+pub(super) fn text(bytes: &[u8]) -> CompactString {
     let bytes = bytes.get(..TEXT_LIMIT).unwrap_or(bytes);
     if bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
         && let Ok(text) = str::from_utf8(bytes)

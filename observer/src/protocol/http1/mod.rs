@@ -5,6 +5,7 @@
 //! a later read or write that begins with a first line. It never looks for one in the middle of bytes.
 mod body;
 mod head;
+mod phrase;
 mod proxy;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ pub use head::RequestHead;
 pub use head::Response;
 pub use head::ResponseHead;
 pub use head::is_request;
+pub use phrase::Phrase;
 
 use std::net::SocketAddr;
 

@@ -207,7 +207,7 @@ fn a_status_is_told_without_its_headers() {
     let run = |bytes: &[u8]| {
         run(&mut Parser::<Response>::from_start(), Asked::Other, &[Piece::Bytes(bytes), Piece::Hole(9)])
     };
-    let head = Event::Head(ResponseHead { status: 500, reason: "Oh".into(), last: false });
+    let head = Event::Head(ResponseHead { status: 500, phrase: Phrase::of(b"Oh"), last: false });
     assert_eq!(run(b"HTTP/1.1 500 Oh\r\nX: "), [Event::Began, head, Event::Failed(Fault::Gap)]);
     assert_eq!(run(b"HTTP/1.1 500 Oh"), [Event::Began, Event::Failed(Fault::Gap)]);
     assert_eq!(run(b"HTTP/1.1 100 Go\r\n"), [Event::Began, Event::Failed(Fault::Gap)]);
