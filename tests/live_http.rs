@@ -37,7 +37,7 @@ fn watch(
     traffic: impl Fn(&Gunicorn) -> (Vec<Sent>, Vec<Sent>),
 ) {
     let stage = Stage::enter(name);
-    let observer = Observer::start(&[]);
+    let observer = Observer::on(&stage, &[]);
     let mut all = Vec::new();
     for (class, app) in SERVERS.iter().filter(|(class, _)| !skip.contains(class)) {
         let mut gunicorn = Gunicorn::start(&stage, &change(Launch::new(class, app).workers(1)));
@@ -218,23 +218,22 @@ fn over_a_unix_socket() {
 /// What a server may answer, refuse or take for two requests: the observer may see it otherwise, but not what comes after it.
 #[test]
 fn smuggling_and_floods_and_then_a_request() {
-    let smuggled = "GET /plain/smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    let post =
-        |headers: &str, body: &str| format!("POST /echo/mean HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n{body}");
-    let get = |headers: &str| format!("GET /plain/mean HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
+    let smuggled = "GET /plain/smuggled-00 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = |headers: &str, body: &str| {
+        format!("POST /echo/mean-00 HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n{body}")
+    };
+    let get = |headers: &str| format!("GET /plain/mean-00 HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
     let in_chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
     let after_end = format!("0\r\n\r\n{smuggled}");
     let both = format!("Content-Length: {}\r\nTransfer-Encoding: chunked", after_end.len());
-    let mut mean: Vec<Vec<u8>> = [
+    let mut mean = vec![
         post(&both, &after_end),
         post(&both.replace("Transfer", "transfer"), &in_chunk),
         post("Content-Length: 4\r\nContent-Length: 40", smuggled),
         post("Content-Length: 4, 4", &format!("abcd{smuggled}")),
         get("Transfer-Encoding : chunked\r\nContent-Length: 0"),
         get("Connection: keep-alive, Content-Length\r\n continued: line"),
-    ]
-    .map(String::into_bytes)
-    .to_vec();
+    ];
     let codings = [
         "xchunked",
         "chunked, identity",
@@ -242,23 +241,21 @@ fn smuggling_and_floods_and_then_a_request() {
         "\tchunked",
         "chunked\r\nTransfer-Encoding: x",
     ];
-    mean.extend(codings.map(|coding| post(&format!("Transfer-Encoding: {coding}"), &in_chunk).into_bytes()));
+    mean.extend(codings.map(|coding| post(&format!("Transfer-Encoding: {coding}"), &in_chunk)));
     let lengths = ["+4", "-1", "0x4", "4 4", "1e1", "", "99999999999999999999999"];
-    mean.extend(lengths.map(|length| post(&format!("Content-Length: {length}"), smuggled).into_bytes()));
+    mean.extend(lengths.map(|length| post(&format!("Content-Length: {length}"), smuggled)));
     let sizes = ["fffffffffffffffff", "-1", "0x2", "2 ;x", "", "2;a=\"\n\""];
-    mean.extend(
-        sizes.map(|size| post("Transfer-Encoding: chunked", &format!("{size}\r\n{in_chunk}")).into_bytes()),
-    );
+    mean.extend(sizes.map(|size| post("Transfer-Encoding: chunked", &format!("{size}\r\n{in_chunk}"))));
     let nulls = ["X-\0: a", "X-A: \0\0", "\0", "X-A: b\rX-B: c", "X-A:\x0b\x7f"];
-    mean.extend(nulls.map(|header| get(header).into_bytes()));
+    mean.extend(nulls.map(get));
     mean.extend([
-        b"GET /plain/mean\0 HTTP/1.1\r\n\r\n".to_vec(),
-        b"GET /plain/mean HTTP/1.1\nHost: a\n\n".to_vec(),
-        b"GET  /plain/mean  HTTP/1.1\r\n\r\n".to_vec(),
-        b"get /plain/mean http/1.1\r\n\r\n".to_vec(),
-        format!("GET /plain/{} HTTP/1.1\r\n\r\n", "t".repeat(70_000)).into_bytes(),
-        get(&format!("X-Giant: {}", "g".repeat(200_000))).into_bytes(),
-        get(&"A: b\r\n".repeat(9_000)).into_bytes(),
+        "GET /plain/mean-00\0 HTTP/1.1\r\n\r\n".to_owned(),
+        "GET /plain/mean-00 HTTP/1.1\nHost: a\n\n".to_owned(),
+        "GET  /plain/mean-00  HTTP/1.1\r\n\r\n".to_owned(),
+        "get /plain/mean-00 http/1.1\r\n\r\n".to_owned(),
+        format!("GET /plain/{} HTTP/1.1\r\n\r\n", "t".repeat(70_000)),
+        get(&format!("X-Giant: {}", "g".repeat(200_000))),
+        get(&"A: b\r\n".repeat(9_000)),
     ]);
     let losses = ["not_http", "response_without_request", "cut", "gap", "head_too_large"];
     watch(
@@ -269,14 +266,20 @@ fn smuggling_and_floods_and_then_a_request() {
         |gunicorn| {
             let mut client = Client::new(gunicorn.address(), Mode::New);
             let mut sent = Vec::new();
-            for bytes in &mean {
+            for (number, text) in mean.iter().enumerate() {
                 let mut connection = must(Connection::open(gunicorn.address()), "connect");
-                connection.write_raw(bytes).ok();
+                connection.write_raw(text.replace("-00", &format!("-{number:02}")).as_bytes()).ok();
                 connection.finish_writing();
                 connection.drain();
                 sent.push(client.send(&Request::get("plain")));
             }
-            (sent, Vec::new())
+            let paths = (0..mean.len()).flat_map(|number| {
+                ["/echo/mean-", "/plain/mean-", "/plain/smuggled-"].map(|path| format!("{path}{number:02}"))
+            });
+            // What is no character of a path is shown as one that stands for it.
+            let paths = paths.flat_map(|path| [format!("{path}\u{fffd}"), path]);
+            let maybe = paths.map(|path| Sent { path, ..sent[0].clone() }).collect();
+            (sent, maybe)
         },
     );
 }

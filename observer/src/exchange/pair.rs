@@ -1,10 +1,10 @@
 //! One connection: its messages paired to exchanges.
 //!
-//! Responses answer requests in order. Where records were lost, the order is only relied on as far as it is
-//! certain: a client that was never seen to pipeline waits for its response before it asks again; one that
-//! does is given up after a loss that could shift the pairs. A pair made after writes were lost is told only
-//! when the next read shows that no request was lost with them. What remains: a client that pipelines for the
-//! first time, in reads of their own, just when the read before them is lost.
+//! Responses answer requests in order. Where records were lost, the order is only relied on as far as it is certain: a
+//! client that was never seen to pipeline waits for its response before it asks again; one that does is given up after a
+//! loss that could shift the pairs. A pair made after writes were lost is told only when the next read shows that no
+//! request was lost with them. What remains: a client that pipelines for the first time, in reads of their own, just when
+//! the read before them is lost.
 use super::Ends;
 use super::Exchange;
 use super::Findings;
@@ -17,6 +17,8 @@ use super::waiting::Waiting;
 use super::waiting::bytes;
 use super::waiting::grown;
 use super::waiting::reason;
+use super::waiting::texts;
+use super::waiting::tidy;
 use crate::clock::KernelTime;
 use crate::protocol::Piece;
 use crate::protocol::http1::Asked;
@@ -227,7 +229,7 @@ impl Connection {
         let mut waiting = std::mem::take(&mut self.waiting);
         for open in waiting.iter_mut().filter(|open| open.exchange.pid == pid && !open.told) {
             // It stays, so that a response by another process still finds its request.
-            let ended = Waiting { number: open.number, exchange: open.exchange.clone(), ..*open };
+            let ended = Waiting { exchange: open.exchange.clone(), ..*open };
             self.end(ended, at, findings);
             open.told = true;
         }
@@ -341,26 +343,26 @@ impl Connection {
 
     /// A request's head was read.
     fn asked(&mut self, head: RequestHead, drops: &mut Drops) {
-        let mut waiting = Waiting::new(self.read + 1, self.began, head, self.ends.clone());
-        let is_over = bytes(&self.waiting, grown(&self.waiting)) + waiting.holds() > self.room;
+        let texts = texts(&head);
+        let is_over = bytes(&self.waiting, grown(&self.waiting)) + texts > self.room;
         if self.waiting.len() >= PIPELINE || is_over && !self.waiting.is_empty() {
             drops.count(Reason::PipelineTooDeep);
-            self.requests.stop();
-            return;
-        }
-        if is_over {
-            drops.count(Reason::HeadTooLarge);
-            waiting.forget();
+            return self.requests.stop();
         }
         self.answered = false;
         self.read += 1;
         self.reading = Some(self.read);
-        let Exchange { encrypted, client, accepted, .. } = &mut waiting.exchange;
-        (*encrypted, *client, *accepted) = (self.decrypted, self.client, self.accepted.take());
         if self.waiting.is_empty() {
             self.waiting.reserve_exact(1); // as nearly all do, it waits alone; four would take more than the rest of this
         }
-        self.waiting.push_back(waiting);
+        self.waiting.push_back(Waiting::new(self.read, self.began, head, texts, self.ends.clone()));
+        let Some(waiting) = self.waiting.back_mut() else { return };
+        (waiting.exchange.encrypted, waiting.exchange.client) = (self.decrypted, self.client);
+        waiting.exchange.accepted = self.accepted.take();
+        if is_over {
+            drops.count(Reason::HeadTooLarge);
+            waiting.forget();
+        }
     }
 
     /// Bytes that it holds of what is not over.
@@ -485,9 +487,7 @@ impl Connection {
         if let Some(front) = self.waiting.pop_front() {
             self.finish(front, at, Outcome::Complete, findings);
         }
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to(1);
-        }
+        tidy(&mut self.waiting);
         if self.last {
             // The server reads no further; what it has read already it does not serve.
             findings.drops.add(Reason::Cut, self.waiting.len() as u64);

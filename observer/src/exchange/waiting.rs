@@ -10,6 +10,9 @@ use crate::stats::Reason;
 use compact_str::CompactString;
 use std::collections::VecDeque;
 
+/// A queue that had no more in it keeps its room.
+const FEW: usize = 4;
+
 /// A request that waits for the end of its response.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -20,16 +23,19 @@ pub(super) struct Waiting {
     pub(super) told: bool,
     /// Its response may be that of a request whose read was lost.
     pub(super) doubtful: bool,
+    /// Bytes of its texts that are not in itself.
+    pub(super) texts: usize,
 }
 
 impl Waiting {
-    /// A request whose head was read.
-    pub(super) fn new(number: u64, began: Began, head: RequestHead, ends: Ends) -> Waiting {
+    /// A request whose head was read; `texts` as [`texts`] has it.
+    pub(super) fn new(number: u64, began: Began, head: RequestHead, texts: usize, ends: Ends) -> Waiting {
         let Began { pid, tid, at, ready, bytes } = began;
         Waiting {
             number,
             told: false,
             doubtful: false,
+            texts,
             exchange: Exchange {
                 pid,
                 tid,
@@ -56,27 +62,38 @@ impl Waiting {
         }
     }
 
-    /// Bytes of its texts that do not lie in itself.
-    pub(super) fn holds(&self) -> usize {
-        let Exchange { method, target, host, sw8, correlation, traceparent, .. } = &self.exchange;
-        let named = [host, sw8, correlation, traceparent].map(Option::as_ref);
-        let texts = [Some(method), Some(target)].into_iter().chain(named);
-        let on_heap = texts.flatten().filter(|text| text.is_heap_allocated());
-        on_heap.map(CompactString::capacity).sum()
-    }
-
     /// It is paired and no more: there is no room for what it says.
     pub(super) fn forget(&mut self) {
         let Exchange { target, host, sw8, correlation, traceparent, .. } = &mut self.exchange;
-        self.told = true;
+        (self.told, self.texts) = (true, 0);
         *target = CompactString::default();
         (*host, *sw8, *correlation, *traceparent) = (None, None, None, None);
     }
 }
 
+/// Bytes of a head's texts beyond what lies in their structures anyway.
+pub(super) fn texts(head: &RequestHead) -> usize {
+    let RequestHead { method: _, target, host, sw8, correlation, traceparent } = head; // a method is short
+    let long = |text: &CompactString| text.len().saturating_sub(size_of::<CompactString>());
+    let others = [host, sw8, correlation, traceparent].into_iter().flatten();
+    long(target) + others.map(long).sum::<usize>()
+}
+
 /// Bytes that a queue takes with room for so many.
 pub(super) fn bytes(queue: &VecDeque<Waiting>, room: usize) -> usize {
-    room * size_of::<Waiting>() + queue.iter().map(Waiting::holds).sum::<usize>()
+    let texts = match queue.len() {
+        0 => 0,
+        1 => queue.front().map_or(0, |waiting| waiting.texts), // as nearly always
+        _ => queue.iter().map(|waiting| waiting.texts).sum(),
+    };
+    room * size_of::<Waiting>() + texts
+}
+
+/// Gives back what a queue took for more than a few, once it is empty.
+pub(super) fn tidy(queue: &mut VecDeque<Waiting>) {
+    if queue.is_empty() && queue.capacity() > FEW {
+        *queue = VecDeque::new();
+    }
 }
 
 /// For how many a queue has room once another one waits. Where there is none, it is made for one.
