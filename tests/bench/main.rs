@@ -8,6 +8,7 @@ mod round; // one measurement
 mod scale; // what many workers and connections cost
 mod shipping; // an observer that ships
 mod table; // results as text
+mod vm; // what was measured in a virtual machine
 mod workload; // what is served
 
 use std::fs;
@@ -21,9 +22,11 @@ use serde::de::DeserializeOwned;
 use crate::round::Case;
 use crate::scale::Plan;
 use crate::scale::Point;
+use crate::vm::Run;
 
 const USAGE: &str = "usage: bench requests FOLDER [--quick] [--only NAME] [--rounds N]
        bench scale FOLDER [--quick] [--masters N [--connections N] [--rounds N]]
+       bench vm FOLDER
        bench readme FOLDER README.md";
 
 #[derive(Default)]
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let done = match options.part.as_str() {
         "requests" => requests(&options),
         "scale" => scale(&options),
+        "vm" => machine(&options),
         _ => readme(&options),
     };
     match done {
@@ -59,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
-    let part = args.next().filter(|part| ["requests", "scale", "readme"].contains(&part.as_str()))?;
+    let part = args.next().filter(|part| ["requests", "scale", "vm", "readme"].contains(&part.as_str()))?;
     let mut options = Options { part, folder: args.next()?.into(), ..Options::default() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -100,10 +104,18 @@ fn scale(options: &Options) -> Result<(), String> {
     save_json(&options.folder.join("scale.json"), &points)
 }
 
+/// The table of what a virtual machine has measured.
+fn machine(options: &Options) -> Result<(), String> {
+    let run: Run = load(&options.folder.join("vm.json"))?;
+    println!("{}", run.table());
+    save(&options.folder.join("vm.txt"), &run.table())
+}
+
 fn readme(options: &Options) -> Result<(), String> {
     let cases: Vec<Case> = load(&options.folder.join("requests.json"))?;
     let points: Vec<Point> = load(&options.folder.join("scale.json"))?;
-    readme::rewrite(&options.page, &cases, &points)
+    let run: Run = load(&options.folder.join("vm.json"))?;
+    readme::rewrite(&options.page, &cases, &points, &run)
 }
 
 fn save(path: &Path, text: &str) -> Result<(), String> {

@@ -8,6 +8,7 @@ use crate::round::Case;
 use crate::round::Rounds;
 use crate::round::Side;
 use crate::scale::Point;
+use crate::vm::Run;
 
 const BEGIN: &str = "<!-- bench:begin -->\n";
 const END: &str = "<!-- bench:end -->";
@@ -16,10 +17,10 @@ const END: &str = "<!-- bench:end -->";
 ///
 /// # Errors
 /// A page that cannot be read or written, or without marks.
-pub fn rewrite(page: &Path, cases: &[Case], points: &[Point]) -> Result<(), String> {
+pub fn rewrite(page: &Path, cases: &[Case], points: &[Point], run: &Run) -> Result<(), String> {
     let shown = page.display();
     let text = fs::read_to_string(page).map_err(|error| format!("cannot read {shown}: {error}"))?;
-    let replaced = replaced(&text, &section(cases, points))
+    let replaced = replaced(&text, &section(cases, points, run))
         .ok_or_else(|| format!("{shown} has no {} and {END}", BEGIN.trim()))?;
     fs::write(page, replaced).map_err(|error| format!("cannot write {shown}: {error}"))
 }
@@ -30,7 +31,7 @@ fn replaced(text: &str, section: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}{section}{END}{after}"))
 }
 
-fn section(cases: &[Case], points: &[Point]) -> String {
+fn section(cases: &[Case], points: &[Point], run: &Run) -> String {
     let rounds = cases.iter().flat_map(|case| &case.sides).map(|side| side.rounds.len()).max().unwrap_or(0);
     let mut text = format!(
         "Medians of {rounds} rounds on each side, in turn; two workers, a client with two connections. `×` is by gunicorn alone.\n\n\
@@ -81,10 +82,38 @@ fn section(cases: &[Case], points: &[Point]) -> String {
             point.announced_s
         );
     }
+    machine(&mut text, run);
     text.push_str(
         "\nTo measure it yourself: `cargo xtask bench`; with `--quick`, to see whether it works.\n",
     );
     text
+}
+
+/// What the variants cost, each in a column.
+fn machine(text: &mut String, run: &Run) {
+    _ = writeln!(
+        text,
+        "\nWhat each way to attach costs in gunicorn, watched and, in parentheses, not watched; in an emulated machine with \
+         Linux {} whose clock counts instructions, one worker, {} rounds:\n\n\
+         | | alone | fentry | kprobe | tracepoint |\n|---|---|---|---|---|",
+        run.kernel,
+        run.count()
+    );
+    for case in run.cases() {
+        let sides = run.sides(case);
+        let ratio = |side: &str| sides.iter().find(|cell| cell.side == side).map_or(0.0, |cell| cell.ratio);
+        let alone = sides.iter().find(|cell| cell.side == "alone").map_or(0.0, |cell| cell.gunicorn_us.0);
+        _ = write!(text, "| {case} | {:.0} thousand instructions |", alone / 2.0);
+        for variant in ["fentry", "kprobe", "tracepoint"] {
+            let (watched, unwatched) = (ratio(variant), ratio(&format!("{variant}, not watched")));
+            _ = write!(text, " ×{watched:.3} (×{unwatched:.3}) |");
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "\nInstructions undercount what takes long: cache misses, entries into the kernel, and traps, which are most of what a \
+         kprobe costs where it is a breakpoint.\n",
+    );
 }
 
 fn most(cases: &[Case], of: fn(&Rounds) -> f64, side: Side) -> String {

@@ -77,11 +77,7 @@ pub struct Case {
 impl Rounds {
     /// Median, least and most.
     pub fn of(&self, figure: fn(&Round) -> f64) -> (f64, f64, f64) {
-        let mut values: Vec<f64> = self.rounds.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
-        let median = f64::midpoint(at(values.len() / 2), at(values.len().saturating_sub(1) / 2));
-        (median, at(0), at(values.len().saturating_sub(1)))
+        middle(self.rounds.iter().map(figure).collect())
     }
 
     /// The sum over all rounds.
@@ -102,6 +98,14 @@ impl Case {
         let (measured, ..) = self.side(side)?.of(figure);
         (alone > 0.0).then_some(measured / alone)
     }
+}
+
+/// Median, least and most; 0 of nothing.
+pub fn middle(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
+    let median = f64::midpoint(at(values.len() / 2), at(values.len().saturating_sub(1) / 2));
+    (median, at(0), at(values.len().saturating_sub(1)))
 }
 
 /// The value below which this part of the values lies.
