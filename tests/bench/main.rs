@@ -12,6 +12,7 @@ mod round; // one measurement
 mod scale; // what many workers and connections cost
 mod shipping; // an observer that ships
 mod table; // results as text
+mod vm; // what was measured in a virtual machine
 mod workload; // what is served
 
 use std::fs;
@@ -24,11 +25,13 @@ use serde::de::DeserializeOwned;
 
 use crate::readme::Results;
 use crate::scale::Plan;
+use crate::vm::Run;
 
 const USAGE: &str = "usage: bench requests FOLDER [--quick] [--only NAME] [--rounds N]
        bench lossless FOLDER [--quick]
        bench files FOLDER [--quick]
        bench scale FOLDER [--quick] [--masters N [--connections N] [--rounds N]]
+       bench vm FOLDER
        bench readme FOLDER README.md";
 
 #[derive(Default)]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         "scale" => scale(&options),
         "lossless" => lossless(&options),
         "files" => files(&options),
+        "vm" => machine(&options),
         _ => readme(&options),
     };
     match done {
@@ -68,7 +72,7 @@ fn main() -> ExitCode {
 fn options(mut args: impl Iterator<Item = String>) -> Option<Options> {
     let part = args
         .next()
-        .filter(|part| ["requests", "scale", "lossless", "files", "readme"].contains(&part.as_str()))?;
+        .filter(|part| ["requests", "scale", "lossless", "files", "vm", "readme"].contains(&part.as_str()))?;
     let mut options = Options { part, folder: args.next()?.into(), ..Options::default() };
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -126,6 +130,13 @@ fn files(options: &Options) -> Result<(), String> {
     save_json(&options.folder.join("files.json"), &all)
 }
 
+/// The table of what a virtual machine has measured.
+fn machine(options: &Options) -> Result<(), String> {
+    let run: Run = load(&options.folder.join("vm.json"))?;
+    println!("{}", run.table());
+    save(&options.folder.join("vm.txt"), &run.table())
+}
+
 fn readme(options: &Options) -> Result<(), String> {
     let of = |name: &str| options.folder.join(name);
     let results = Results {
@@ -133,6 +144,7 @@ fn readme(options: &Options) -> Result<(), String> {
         steps: load(&of("lossless.json"))?,
         points: load(&of("scale.json"))?,
         files: load(&of("files.json"))?,
+        run: load(&of("vm.json"))?,
     };
     readme::rewrite(&options.page, &results)
 }

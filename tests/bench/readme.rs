@@ -10,6 +10,7 @@ use crate::round::Case;
 use crate::round::Rounds;
 use crate::round::Side;
 use crate::scale::Point;
+use crate::vm::Run;
 
 const BEGIN: &str = "<!-- bench:begin -->\n";
 const END: &str = "<!-- bench:end -->";
@@ -38,11 +39,12 @@ pub struct Results {
     pub steps: Vec<Step>,
     pub points: Vec<Point>,
     pub files: Vec<Files>,
+    pub run: Run,
 }
 
 impl Results {
     fn section(&self) -> String {
-        let parts = [self.requests(), self.lossless(), self.scale(), self.many_files()];
+        let parts = [self.requests(), self.lossless(), self.scale(), self.many_files(), machine(&self.run)];
         parts.concat()
             + "\nTo measure it yourself: `cargo xtask bench`; with `--quick`, to see whether it works.\n"
     }
@@ -155,6 +157,35 @@ impl Results {
              is timed, {stopped_s:.1} s to stop.\n"
         )
     }
+}
+
+/// What the variants cost, each in a column.
+fn machine(run: &Run) -> String {
+    let mut text = String::new();
+    _ = writeln!(
+        text,
+        "\nWhat each way to attach costs in gunicorn, watched and, in parentheses, not watched; in an emulated machine with \
+         Linux {} whose clock counts instructions, one worker, {} rounds:\n\n\
+         | | alone | fentry | kprobe | tracepoint |\n|---|---|---|---|---|",
+        run.kernel,
+        run.count()
+    );
+    for case in run.cases() {
+        let sides = run.sides(case);
+        let ratio = |side: &str| sides.iter().find(|cell| cell.side == side).map_or(0.0, |cell| cell.ratio);
+        let alone = sides.iter().find(|cell| cell.side == "alone").map_or(0.0, |cell| cell.gunicorn_us.0);
+        _ = write!(text, "| {case} | {:.0} thousand instructions |", alone / 2.0);
+        for variant in ["fentry", "kprobe", "tracepoint"] {
+            let (watched, unwatched) = (ratio(variant), ratio(&format!("{variant}, not watched")));
+            _ = write!(text, " ×{watched:.3} (×{unwatched:.3}) |");
+        }
+        text.push('\n');
+    }
+    text.push_str(
+        "\nInstructions undercount what takes long: cache misses, entries into the kernel, and traps, which are most of what a \
+         kprobe costs where it is a breakpoint.\n",
+    );
+    text
 }
 
 fn most(cases: &[Case], of: fn(&Rounds) -> f64, side: Side) -> String {

@@ -118,7 +118,6 @@ impl<'a> Scene<'a> {
                 let _probes = Empty::attached(&self.bare)?;
                 self.measure(&self.bare, requests, None, false)
             }
-            Side::Unwatched => Err("nobody is measured beside others here".to_owned()),
         }
     }
 

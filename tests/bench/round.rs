@@ -14,8 +14,6 @@ pub enum Side {
     Observed,
     /// The same probes, empty: the kernel reaches them and they return. It is the least that any probes in these places cost.
     Empty,
-    /// The same probes, which leave this gunicorn alone: what they cost everybody else on the machine.
-    Unwatched,
     /// The SkyWalking Python agent inside.
     Agent,
 }
@@ -27,7 +25,6 @@ impl Side {
             Side::Alone => "alone",
             Side::Observed => "sw-observe",
             Side::Empty => "empty probes",
-            Side::Unwatched => "sw-observe, not watched",
             Side::Agent => "Python agent",
         }
     }
@@ -92,11 +89,7 @@ pub struct Program {
 impl Rounds {
     /// Median, least and most.
     pub fn of(&self, figure: fn(&Round) -> f64) -> (f64, f64, f64) {
-        let mut values: Vec<f64> = self.rounds.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
-        let median = f64::midpoint(at(values.len() / 2), at(values.len().saturating_sub(1) / 2));
-        (median, at(0), at(values.len().saturating_sub(1)))
+        middle(self.rounds.iter().map(figure).collect())
     }
 
     /// The sum over all rounds.
@@ -122,6 +115,14 @@ impl Case {
     pub fn programs_us(&self) -> f64 {
         self.programs.iter().map(|program| program.runs_per_request * program.run_ns / 1e3).sum()
     }
+}
+
+/// Median, least and most; 0 of nothing.
+pub fn middle(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
+    let median = f64::midpoint(at(values.len() / 2), at(values.len().saturating_sub(1) / 2));
+    (median, at(0), at(values.len().saturating_sub(1)))
 }
 
 /// The value below which this part of the values lies.

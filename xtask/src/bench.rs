@@ -15,6 +15,7 @@ use crate::shell;
 use crate::shell::Outcome;
 use crate::shell::While;
 use crate::test;
+use crate::vm::cost;
 use crate::workspace;
 
 /// What to measure; without a name, everything.
@@ -26,6 +27,9 @@ pub struct Options {
     /// As little as shows whether it works: the numbers are of no use
     #[arg(long)]
     quick: bool,
+    /// The kernel of the virtual machine, such as 6.1 or 7 (the newest 7.x) [default: 6.12]
+    #[arg(long)]
+    kernel: Option<String>,
     /// Write README's section about costs from what was measured, by this run or an earlier one
     #[arg(long, conflicts_with = "quick")]
     readme: bool,
@@ -43,6 +47,8 @@ enum Scenario {
     Files,
     /// Instructions per request in the pipeline, against what they were
     Pipeline,
+    /// The cost of a request under each attach variant, in a virtual machine whose clock counts instructions
+    Vm,
 }
 
 impl Scenario {
@@ -53,6 +59,7 @@ impl Scenario {
             Self::Lossless => "lossless",
             Self::Files => "files",
             Self::Pipeline => "pipeline",
+            Self::Vm => "vm",
         }
     }
 }
@@ -61,7 +68,14 @@ impl Scenario {
 pub fn command(options: &Options) -> Outcome {
     let folder = workspace::build().join("bench");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
-    let all = [Scenario::Pipeline, Scenario::Requests, Scenario::Lossless, Scenario::Scale, Scenario::Files];
+    let all = [
+        Scenario::Pipeline,
+        Scenario::Requests,
+        Scenario::Lossless,
+        Scenario::Scale,
+        Scenario::Files,
+        Scenario::Vm,
+    ];
     let scenarios = match (options.scenarios.is_empty(), options.readme) {
         (true, false) => &all[..],
         (true, true) => &[], // what was measured before
@@ -71,7 +85,15 @@ pub fn command(options: &Options) -> Outcome {
         setup::programs(&[Part::Count])?;
         instructions::check()?;
     }
-    let live: Vec<_> = scenarios.iter().filter(|scenario| **scenario != Scenario::Pipeline).collect();
+    if scenarios.contains(&Scenario::Vm) {
+        shell::say(format_args!("measuring in a virtual machine; results go to {}", folder.display()));
+        cost::measure(options.kernel.as_deref(), options.quick, &folder)?;
+        shell::run(bench(&["vm"]).arg(&folder))?;
+    }
+    let live: Vec<_> = scenarios
+        .iter()
+        .filter(|scenario| matches!(scenario, Scenario::Requests | Scenario::Scale))
+        .collect();
     if !live.is_empty() {
         setup::ensure(&[Part::Python])?;
         test::mount_tracefs()?;

@@ -16,8 +16,15 @@ use crate::shell::Outcome;
 use crate::shell::While;
 use crate::workspace;
 
-/// The release that the guests run.
-const GUNICORN: &str = "gunicorn==27.0.1";
+/// What a guest is for.
+pub struct Purpose<'a> {
+    /// A folder of its own.
+    pub name: &'static str,
+    /// The release of gunicorn that it runs, and what else, for `pip install`.
+    pub packages: &'a [&'a str],
+    /// Files of the repository, which are beside one another in the guest. The first is what it runs.
+    pub scripts: &'a [&'a str],
+}
 
 /// Parts of a Python that a server does not need; half of its size.
 const SKIPPED: [&str; 12] = [
@@ -47,23 +54,25 @@ pub struct Guest {
 
 impl Guest {
     /// Packs what changes with every build onto what stays.
-    pub fn prepare(binary: &Path, cases: &[String]) -> Outcome<Self> {
-        let folder = workspace::cache().join("vm/guest");
-        let python = Python::find()?;
-        let base = base(&folder, &python)?;
+    pub fn prepare(purpose: &Purpose<'_>, binary: &Path, arguments: &[String]) -> Outcome<Self> {
+        let folder = workspace::cache().join("vm").join(purpose.name);
+        let python = Python::find(folder.join("python"))?;
+        let base = base(&folder, purpose, &python)?;
 
         let root = Root::new(folder.join("overlay"))?;
-        let scripts = workspace::root().join("tests/vm");
-        root.copy(&scripts.join("init"), Path::new("/init"))?;
-        for script in ["app.py", "compare.py", "drive.py", "gunicorn.conf.py", "lives.py"] {
-            root.copy(&scripts.join(script), &Path::new("/vm").join(script))?;
+        root.copy(&workspace::root().join("tests/vm/init"), Path::new("/init"))?;
+        let scripts: Vec<&Path> = purpose.scripts.iter().map(Path::new).collect();
+        for script in &scripts {
+            root.copy(&workspace::root().join(script), &in_guest(script))?;
         }
         root.observer(binary)?;
-        let environment = python.environment().join("bin");
-        let place = environment.display();
+        let programs = python.environment.join("bin");
+        let place = programs.display();
+        let driver = in_guest(scripts.first().copied().unwrap_or(Path::new("")));
         let settings = format!(
-            "PYTHON={place}/python3\nexport GUNICORN={place}/gunicorn\nCASES=\"{}\"\n",
-            cases.join(" ")
+            "PYTHON={place}/python3\nexport GUNICORN={place}/gunicorn\nDRIVER=\"{} {}\"\n",
+            driver.display(),
+            arguments.join(" ")
         );
         root.write("/vm/settings", &settings)?;
         root.libraries(&[binary.to_path_buf()])?;
@@ -90,10 +99,12 @@ struct Python {
     executable: PathBuf,
     folders: BTreeSet<PathBuf>,
     version: String,
+    /// The virtual environment with gunicorn. It is at the same path in the guest, so that nothing in it must change.
+    environment: PathBuf,
 }
 
 impl Python {
-    fn find() -> Outcome<Self> {
+    fn find(environment: PathBuf) -> Outcome<Self> {
         let said = shell::output(Command::new("python3").args(["-I", "-c", ASK]))?;
         let mut lines = said.lines().map(str::to_owned);
         let (Some(executable), Some(library), Some(platform), Some(version)) =
@@ -102,32 +113,29 @@ impl Python {
             return Err(Failure::new("python3 does not say where its library is: is it CPython 3?"));
         };
         let folders = [library, platform].map(PathBuf::from).into();
-        Ok(Self { executable: executable.into(), folders, version })
+        Ok(Self { executable: executable.into(), folders, version, environment })
     }
 
-    /// The virtual environment with gunicorn. It is at the same path in the guest, so that nothing in it must change.
-    fn environment(&self) -> PathBuf {
-        workspace::cache().join("vm/python")
-    }
-
-    fn make_environment(&self) -> Outcome {
-        let environment = self.environment();
-        shell::say(format!("a Python with {GUNICORN} for the guests"));
-        shell::output(Command::new(&self.executable).args(["-m", "venv", "--clear"]).arg(&environment))?;
-        shell::output(Command::new(environment.join("bin/pip")).args(["install", "--quiet", GUNICORN]))?;
+    fn make_environment(&self, packages: &[&str]) -> Outcome {
+        shell::say(format!("a Python with {} for the guests", packages.join(" ")));
+        shell::output(Command::new(&self.executable).args(["-m", "venv", "--clear"]).arg(&self.environment))?;
+        let mut install = Command::new(self.environment.join("bin/pip"));
+        shell::output(install.args(["install", "--quiet"]).args(packages))?;
         Ok(())
     }
 }
 
 /// Everything but the observer and the driver; made anew when Python or this file changes.
-fn base(folder: &Path, python: &Python) -> Outcome<PathBuf> {
+fn base(folder: &Path, purpose: &Purpose<'_>, python: &Python) -> Outcome<PathBuf> {
     let archive = folder.join("base.cpio");
     let stamp = folder.join("base.stamp");
-    let wanted = format!("{} {}\n{}", python.executable.display(), python.version, include_str!("guest.rs"));
+    let packages_wanted = purpose.packages.join(" ");
+    let executable = python.executable.display();
+    let wanted = format!("{executable} {}\n{packages_wanted}\n{}", python.version, include_str!("guest.rs"));
     if archive.is_file() && fs::read_to_string(&stamp).is_ok_and(|old| old == wanted) {
         return Ok(archive);
     }
-    python.make_environment()?;
+    python.make_environment(purpose.packages)?;
     shell::say("packing the guests' root");
     let root = Root::new(folder.join("base"))?;
     for path in ["/proc", "/sys", "/dev", "/tmp", "/bin", "/sbin", "/usr/bin", "/usr/sbin", "/root"] {
@@ -143,9 +151,9 @@ fn base(folder: &Path, python: &Python) -> Outcome<PathBuf> {
     for library in &python.folders {
         root.tree(library, library)?;
     }
-    let environment = python.environment();
-    root.tree(&environment, &environment)?;
-    for entry in packages(&environment)? {
+    let environment = &python.environment;
+    root.tree(environment, environment)?;
+    for entry in packages(environment)? {
         root.tree(&entry, &entry)?;
     }
     let mut binaries = vec![busybox, python.executable.clone()];
@@ -155,6 +163,11 @@ fn base(folder: &Path, python: &Python) -> Outcome<PathBuf> {
     root.pack(&archive)?;
     fs::write(&stamp, wanted).doing(format!("write {}", stamp.display()))?;
     Ok(archive)
+}
+
+/// Where a script of the repository is in a guest.
+fn in_guest(script: &Path) -> PathBuf {
+    Path::new("/vm").join(script.file_name().unwrap_or_default())
 }
 
 /// Each package of the environment; their common folder has a name that is skipped elsewhere.
@@ -174,7 +187,8 @@ fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {
 fn skipped(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     SKIPPED.contains(&&*name)
-        || ["config-", "_tkinter", "_test"].iter().any(|start| name.starts_with(start))
+        || ["config-", "_tkinter"].iter().any(|start| name.starts_with(start))
+        || (name.starts_with("_test") && name.ends_with(".so"))
         || name.ends_with(".a")
 }
 

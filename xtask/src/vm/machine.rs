@@ -38,24 +38,57 @@ const PANICS: [&str; 3] = ["Kernel panic", "BUG: ", "Unable to handle kernel"];
 /// Whether KVM works here, once a machine has tried.
 static KVM: OnceLock<bool> = OnceLock::new();
 
+/// What a machine's time is.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Clock {
+    /// That of this machine.
+    Real,
+    /// 2 ns for each instruction, and no time at all while it waits: CPU time repeats. It has one processor, whose time
+    /// no other one's instructions advance.
+    Instructions,
+}
+
 /// Boots, and returns the driver's results (without their `@`), anything else as a `note`, and as `trouble` why the
 /// machine did not start, stopped early or hung.
-pub fn boot(version: &str, image: &Path, guest: &Guest) -> Vec<String> {
+pub fn boot(version: &str, image: &Path, guest: &Guest, clock: Clock) -> Vec<String> {
     let possible = File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    if possible && *KVM.get().unwrap_or(&true) {
-        let attempt = attempt(version, image, guest, true);
+    if clock == Clock::Real && possible && *KVM.get().unwrap_or(&true) {
+        let attempt = attempt(version, image, guest, Accelerator::Kvm);
         if *KVM.get_or_init(|| is_up(&attempt.lines)) {
             return attempt.finish();
         }
         shell::say(format!("kernel {version}: KVM is there and does not work; emulating"));
     }
-    let first = attempt(version, image, guest, false);
+    let emulator = Accelerator::Emulator(clock);
+    let first = attempt(version, image, guest, emulator);
     if is_up(&first.lines) || first.trouble.is_none() {
         return first.finish();
     }
     // Nothing of ours has run yet: the kernel did not come up in the emulator.
     shell::say(format!("kernel {version} did not boot; once more"));
-    attempt(version, image, guest, false).finish()
+    attempt(version, image, guest, emulator).finish()
+}
+
+/// What runs a machine's instructions.
+#[derive(Clone, Copy, PartialEq)]
+enum Accelerator {
+    Kvm,
+    Emulator(Clock),
+}
+
+impl Accelerator {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host", "-smp", "2"],
+            // One thread for all processors: with one each, a processor may run into code that another is patching, which
+            // real ones are protected from (seen as a stray int3 while the kernel booted).
+            Self::Emulator(Clock::Real) => &["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"],
+            // The emulator counts each byte that a `rep movsb` copies, which kernels use where it is said to be fast.
+            Self::Emulator(Clock::Instructions) => {
+                &["-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-icount", "shift=1,sleep=off"]
+            }
+        }
+    }
 }
 
 /// Whether the driver has started.
@@ -77,21 +110,21 @@ impl Attempt {
     }
 }
 
-fn attempt(version: &str, image: &Path, guest: &Guest, kvm: bool) -> Attempt {
+fn attempt(version: &str, image: &Path, guest: &Guest, by: Accelerator) -> Attempt {
     let mut lines = Vec::new();
-    let trouble = converse(version, image, guest, kvm, &mut lines).err();
+    let trouble = converse(version, image, guest, by, &mut lines).err();
     Attempt { lines, trouble }
 }
 
-fn converse(version: &str, image: &Path, guest: &Guest, kvm: bool, lines: &mut Vec<String>) -> Outcome {
+fn converse(version: &str, image: &Path, guest: &Guest, by: Accelerator, lines: &mut Vec<String>) -> Outcome {
     let folder = workspace::cache().join("vm/consoles");
     fs::create_dir_all(&folder).doing(format!("create {}", folder.display()))?;
     let console = folder.join(format!("{version}.log"));
-    let mut machine = Machine(start(image, guest, &console, kvm)?);
+    let mut machine = Machine(start(image, guest, &console, by)?);
     let said = listen(&mut machine)?;
 
     let begin = Instant::now();
-    let boot_limit = if kvm { KVM_BOOT_LIMIT } else { BOOT_LIMIT };
+    let boot_limit = if by == Accelerator::Kvm { KVM_BOOT_LIMIT } else { BOOT_LIMIT };
     loop {
         let (patience, wait) = if is_up(lines) {
             (SILENCE_LIMIT, SILENCE_LIMIT)
@@ -138,23 +171,10 @@ impl Drop for Machine {
     }
 }
 
-fn start(image: &Path, guest: &Guest, console: &Path, kvm: bool) -> Outcome<Child> {
+fn start(image: &Path, guest: &Guest, console: &Path, by: Accelerator) -> Outcome<Child> {
     let mut command = Command::new("qemu-system-x86_64");
-    // One thread for all processors: with one each, a processor may run into code that another is patching, which
-    // real ones are protected from (seen as a stray int3 while the kernel booted).
-    let accelerator =
-        if kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg,thread=single", "-cpu", "max"] };
-    command.args(accelerator).args([
-        "-m",
-        "2048",
-        "-smp",
-        "2",
-        "-nic",
-        "none",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
+    command.args(by.arguments());
+    command.args(["-m", "2048", "-nic", "none", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(image).arg("-initrd").arg(guest.archive());
     // The kernel speaks on the first port, the driver on the second.
     command

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: observes a real gunicorn on other kernels, under each attach variant, in QEMU.
 
+pub mod cost; // what a request costs there
 mod guest;
 mod kernel;
 mod machine;
@@ -20,6 +21,8 @@ use crate::shell::Outcome;
 use crate::tally::Tally;
 
 use guest::Guest;
+use guest::Purpose;
+use machine::Clock;
 use verdict::Verdict;
 
 /// The kernels that are promised; `7` is the newest 7.x.
@@ -30,6 +33,19 @@ const CASES: [&str; 4] = ["kprobe", "fentry", "tracepoint", LATE];
 
 /// The case whose chosen variants are compared with the golden file.
 const LATE: &str = "late";
+
+/// The guest of every case.
+const PURPOSE: Purpose<'_> = Purpose {
+    name: "guest",
+    packages: &["gunicorn==27.0.1"],
+    scripts: &[
+        "tests/vm/drive.py",
+        "tests/vm/app.py",
+        "tests/vm/compare.py",
+        "tests/vm/gunicorn.conf.py",
+        "tests/vm/lives.py",
+    ],
+};
 
 /// Which kernels, which cases, with which binary.
 #[derive(Args, Default)]
@@ -93,7 +109,7 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
         None => observer::for_tests()?,
     };
     let cases = options.cases();
-    let guest = Guest::prepare(&binary, &cases)?;
+    let guest = Guest::prepare(&PURPOSE, &binary, &cases)?;
     let kernels = kernel::fetch(&options.kernels())?;
 
     let left = Mutex::new(kernels.into_iter().rev().collect::<Vec<_>>());
@@ -103,7 +119,7 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
             scope.spawn(|| {
                 while let Some((version, image)) = taken(&left) {
                     let begin = Instant::now();
-                    let lines = image.map(|image| machine::boot(&version, &image, &guest));
+                    let lines = image.map(|image| machine::boot(&version, &image, &guest, Clock::Real));
                     let verdict = Verdict::new(&version, &cases, lines);
                     shell::say(format!("kernel {version} took {} s", begin.elapsed().as_secs()));
                     verdict.print();
