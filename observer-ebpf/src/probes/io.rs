@@ -58,6 +58,8 @@ pub struct Buffers {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Call {
+    /// Its socket; 0 when the call is over. The entry stays until its thread ends, since making and removing one costs
+    /// more than all else that is done for a call.
     sk: u64,
     /// Where its bytes are.
     pub buffers: Buffers,
@@ -91,7 +93,7 @@ pub fn begin_message(cx: &impl Entry, receives: bool, flags: Option<usize>) -> O
     }
     let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
     let buffers = iterator(cx.arg(1)? + u64::from(offset!(msghdr_iter)));
-    begin(cx, socket::stream(sk)?, receives, buffers)
+    begin(cx, sk, receives, buffers)
 }
 
 /// A kernel socket function that sends pages starts: argument 0 is `struct socket`.
@@ -101,7 +103,7 @@ pub fn begin_pages(cx: &impl Entry, receives: bool) -> Option<()> {
         return None;
     }
     let sk = kernel::read(cx.arg(0)?, offset!(socket_sk))?;
-    begin(cx, socket::stream(sk)?, receives, OPAQUE)
+    begin(cx, sk, receives, OPAQUE)
 }
 
 /// Buffers whose bytes cannot be copied.
@@ -125,20 +127,26 @@ fn iterator(iter: u64) -> Buffers {
     }
 }
 
-/// A call on a stream starts.
+/// A call on the socket `sk` starts; only those on streams are noted.
 #[inline(always)]
-pub fn begin(cx: &impl Entry, stream: Stream, receives: bool, buffers: Buffers) -> Option<()> {
-    let Stream { sk, family } = stream;
+pub fn begin(cx: &impl Entry, sk: u64, receives: bool, buffers: Buffers) -> Option<()> {
     let thread = filter::current();
-    if let Some(call) = CALLS.get_ptr(thread) {
-        // SAFETY: the entry is this thread's own: nobody else writes or removes it.
-        let call = unsafe { &*call };
-        // Two programs at one place run in an order that the kernel chooses.
-        if call.again != u32::from(cx.again()) && call.sk == sk && call.buffers.base == buffers.base {
-            return None; // the other program noted it
-        }
+    let entry = CALLS.get_ptr_mut(thread);
+    // SAFETY: the entry is this thread's own: nobody else writes or removes it.
+    let before = entry.map(|entry| unsafe { &*entry }).filter(|call| call.sk != 0);
+    // Two programs at one place run in an order that the kernel chooses.
+    if let Some(call) = before
+        && call.again != u32::from(cx.again())
+        && call.sk == sk
+        && call.buffers.base == buffers.base
+    {
+        return None; // the other program noted it
+    }
+    let stream = socket::stream(sk)?;
+    if before.is_some() {
         emit::lost(Drop::MissedReturn); // a thread has one call at a time, so the last one's end went by
     }
+    let family = stream.family;
     let mut ready = 0;
     if receives && family != AF_UNIX {
         let next: u32 = kernel::read(sk, offset!(tcp_rcv_nxt)).unwrap_or(0);
@@ -149,10 +157,19 @@ pub fn begin(cx: &impl Entry, stream: Stream, receives: bool, buffers: Buffers) 
     }
     let call =
         Call { sk, buffers, ready, family, receives: u16::from(receives), again: u32::from(cx.again()) };
-    if CALLS.insert(thread, call, 0).is_err() {
-        emit::lost(Drop::CallsFull);
+    match entry {
+        // SAFETY: as above.
+        Some(entry) => unsafe { *entry = call },
+        None if CALLS.insert(thread, call, 0).is_err() => emit::lost(Drop::CallsFull),
+        None => {}
     }
     Some(())
+}
+
+/// The running thread ends.
+#[inline(always)]
+pub fn forget() {
+    let _had = CALLS.remove(filter::current()).is_ok();
 }
 
 /// The call that this thread began ends; its result is the number of bytes moved, or an error.
@@ -168,15 +185,15 @@ pub fn end(cx: &impl Exit) -> Option<()> {
 /// The call that this thread began, with its result; `None` when it failed or none was begun.
 #[inline(always)]
 pub fn take(cx: &impl Exit) -> Option<(Call, i64)> {
-    if !filter::watched_for(watch::TRAFFIC) {
-        return None;
-    }
-    let thread = filter::current();
+    // Only threads of watched processes have an entry: one question in place of two.
+    let entry = CALLS.get_ptr_mut(filter::current())?;
     // SAFETY: the entry is this thread's own: nobody else writes or removes it.
-    let call = *unsafe { CALLS.get(thread) }?;
-    if CALLS.remove(thread).is_err() {
+    let entry = unsafe { &mut *entry };
+    let call = *entry;
+    if call.sk == 0 {
         return None;
     }
+    entry.sk = 0;
     let result = cx.ret();
     (result >= 0).then_some((call, result))
 }

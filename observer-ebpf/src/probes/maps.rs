@@ -34,9 +34,9 @@ pub static SLOTS: HashMap<u64, u32> = HashMap::with_max_entries(1_024, 0);
 #[map]
 pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(32_768, 0);
 
-/// Socket calls between their start and their end, by thread: at most one per thread.
+/// Socket calls, by thread: an entry for each thread of a watched process that has made one.
 #[map]
-pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(16_384, 0);
+pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(32_768, 0);
 
 /// Calls of a TLS library between their start and their end, by thread.
 #[map]

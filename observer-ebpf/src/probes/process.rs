@@ -86,6 +86,7 @@ pub fn execed() -> Option<()> {
 /// A thread of the running process is ending; the last one ends the process.
 #[inline(always)]
 pub fn exited() -> Option<()> {
+    io::forget(); // also when the process was reported by another of its threads
     filter::watched()?;
     // A slot that its thread did not fork for is not to make a worker of what a later thread of this number forks.
     let _made = SLOTS.remove(filter::current()).is_ok();

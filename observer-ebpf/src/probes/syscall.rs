@@ -45,7 +45,7 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
         Arguments::Message => message(base)?,
         Arguments::Messages => Buffers { base, ..io::OPAQUE },
     };
-    io::begin(cx, socket::stream(sk)?, receives, buffers)
+    io::begin(cx, sk, receives, buffers)
 }
 
 /// The buffers of a `struct user_msghdr`.
@@ -89,7 +89,7 @@ pub fn begin_opaque(cx: &impl Entry, receives: bool, n: usize) -> Option<()> {
         return None;
     }
     let sk = kernel::sock_of(kernel::file_of(cx.arg(n)?)?)?;
-    io::begin(cx, socket::stream(sk)?, receives, io::OPAQUE)
+    io::begin(cx, sk, receives, io::OPAQUE)
 }
 
 /// `accept` or `accept4` ends: its result is the new descriptor.
