@@ -10,7 +10,7 @@ pub enum Drop {
     WatchedFull = 1,
     /// The table of sockets is full.
     SocketsFull = 2,
-    /// The table of calls under way is full.
+    /// The table of threads that make socket calls is full.
     CallsFull = 3,
     /// User memory could not be read (paged out, or gone); the bytes are counted but not copied.
     UserFault = 4,
