@@ -9,6 +9,7 @@ use std::time::Duration;
 use harness::cgroup::Cgroup;
 use harness::client::Address;
 use harness::client::Client;
+use harness::client::Connection;
 use harness::client::Mode;
 use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
@@ -137,6 +138,7 @@ fn targets_that_come_later() {
     let launch = Launch::new("gthread", "wsgi_app:app").workers(1);
     let target = Gunicorn::start(&stage, &launch.clone().env("SW_AGENT_NAME", &service));
     let other = Gunicorn::start(&stage, &launch);
+    babble(&other); // its worker was forked before it was known to be none
     for gunicorn in [&target, &other] {
         let old = gunicorn.workers();
         get(gunicorn);
@@ -145,7 +147,18 @@ fn targets_that_come_later() {
         get(gunicorn);
     }
     observer.wait(PATIENCE, |lines| segments(lines, &service).count() == 2);
-    assert_only(&observer.stop(), &[&target, &other], &[(0, &service)], &args);
+    let report = observer.stop();
+    assert_only(&report, &[&target, &other], &[(0, &service)], &args);
+    assert_eq!(report.drops().get("not_http").copied().unwrap_or_default(), 0, "{}", report.stderr);
+}
+
+/// Says what is no request; who reads it counts that.
+fn babble(gunicorn: &Gunicorn) {
+    for _ in 0..10 {
+        let mut connection = Connection::open(gunicorn.address()).unwrap_or_else(|error| panic!("{error}"));
+        connection.write_raw(b"no request\r\n\r\n").unwrap_or_else(|error| panic!("{error}"));
+        connection.drain();
+    }
 }
 
 /// What the SkyWalking agent's starter leaves in the environment is a reason to stand aside; other vendors' is none.

@@ -93,6 +93,8 @@ pub mod forked {
     pub const SHARES_MEMORY: u32 = 1;
     /// The parent's thread made a worker slot just before.
     pub const WORKER: u32 = 2;
+    /// Nothing is copied of the child, as of its parent.
+    pub const DISREGARDED: u32 = 4;
 }
 
 wire! {

@@ -54,7 +54,7 @@ fn gthread(masters: usize, connections: usize) -> Step {
 }
 
 impl Plan {
-    /// Up to 1 000 workers and 10 000 connections; half an hour.
+    /// Up to 1 000 workers and 10 000 connections; a quarter of an hour.
     pub fn full() -> Plan {
         let steps = vec![
             gthread(0, 0),
@@ -65,7 +65,7 @@ impl Plan {
             gthread(50, 10_000),
             Step { masters: 50, connections: 0, class: "sync" },
         ];
-        Plan { steps, meter_period: Duration::from_secs(20), periods: 4 }
+        Plan { steps, meter_period: Duration::from_secs(20), periods: 2 }
     }
 
     /// To see whether it works.

@@ -50,8 +50,9 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
     let worker = !shares && SLOTS.remove(filter::current()).is_ok();
     // SAFETY: a live map value.
     let inherited = unsafe { (*watch).flags };
+    let disregarded = inherited & watch::DISREGARDED != 0;
     let flags = match (worker, shares) {
-        _ if inherited & watch::DISREGARDED != 0 => inherited,
+        _ if disregarded => inherited,
         (true, _) => watch::LIFE | watch::TRAFFIC,
         (_, true) => watch::LIFE,
         (false, false) => inherited,
@@ -65,7 +66,9 @@ pub fn forked(cx: &impl Entry, n: usize) -> Option<()> {
         child_inner: kernel::inner_pid(child).unwrap_or(child_pid),
         child_start: kernel::process_start(child),
         parent_start: kernel::process_start(parent),
-        flags: (u32::from(shares) * forked::SHARES_MEMORY) | (u32::from(worker) * forked::WORKER),
+        flags: (u32::from(shares) * forked::SHARES_MEMORY)
+            | (u32::from(worker) * forked::WORKER)
+            | (u32::from(disregarded) * forked::DISREGARDED),
         zero: 0,
     });
     Some(())

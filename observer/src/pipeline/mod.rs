@@ -229,7 +229,8 @@ impl Pipeline {
                     let parent = key(record.header.tgid, record.parent_start);
                     let child = key(record.child, record.child_start);
                     let slot = record.flags & forked::WORKER != 0;
-                    let fork = Fork { parent, child, inner: record.child_inner, slot };
+                    let disregarded = record.flags & forked::DISREGARDED != 0;
+                    let fork = Fork { parent, child, inner: record.child_inner, slot, disregarded };
                     self.model.forked(at, fork, &mut self.changes);
                 }
             }
@@ -440,7 +441,11 @@ mod tests {
         let (at, changes) = (KernelTime(1_000_000_000), &mut Vec::new());
         pipeline.model.slotted(at, master, changes);
         pipeline.model.learned(Facts { key: master, ..Facts::default() }, changes);
-        pipeline.model.forked(at, Fork { parent: master, child: worker, inner: 11, slot: true }, changes);
+        pipeline.model.forked(
+            at,
+            Fork { parent: master, child: worker, inner: 11, slot: true, disregarded: false },
+            changes,
+        );
         pipeline.model.beat(at, 11, changes);
         assert_eq!(tick(&mut pipeline, 2), []);
         pipeline.model.turned(11, at, 0, 1, None);

@@ -68,6 +68,8 @@ pub struct Fork {
     pub inner: u32,
     /// Whether the forking thread had made a slot for it.
     pub slot: bool,
+    /// Whether the probes leave it alone, as they do its parent.
+    pub disregarded: bool,
 }
 
 /// An end that is told later, or not at all.
@@ -176,7 +178,7 @@ impl Model {
     /// A process forked a child that does not share its memory.
     pub fn forked(&mut self, at: KernelTime, fork: Fork, changes: &mut Vec<Change>) {
         self.now = at;
-        let Fork { parent, child, inner, slot } = fork;
+        let Fork { parent, child, inner, slot, disregarded } = fork;
         if self.processes.get(&child.pid).is_some_and(|known| known.key == child) {
             return; // the scan came before this record
         }
@@ -203,6 +205,9 @@ impl Model {
             quiet: known.quiet,
             ..Process::new(child)
         };
+        if process.quiet.is_some() && !disregarded {
+            changes.push(Change::Disregard(child, None)); // forked before the probes were told of its parent
+        }
         self.enter(process);
         if let Some(role) = role {
             self.cast(child.pid, role, changes);

@@ -172,7 +172,7 @@ fn a_container_that_is_torn_down() {
     let mut world = World::new();
     world.master(10);
     world.booting(10, 12);
-    let fork = Fork { parent: key(10), child: key(11), inner: 3, slot: true };
+    let fork = Fork { parent: key(10), child: key(11), inner: 3, slot: true, disregarded: false };
     world.model.forked(world.at(), fork, &mut world.changes);
     world.beat(11);
     world.signal(STRANGER, 10, signal::KILL);

@@ -63,7 +63,7 @@ fn a_held_end_gives_way_to_another_process_of_its_number() {
     let mut world = hooked();
     world.exit(20, 1);
     let again = ProcessKey { pid: 20, start: 2 };
-    let fork = Fork { parent: key(11), child: again, inner: 20, slot: false };
+    let fork = Fork { parent: key(11), child: again, inner: 20, slot: false, disregarded: false };
     world.model.forked(world.at(), fork, &mut world.changes);
     assert_eq!((world.cause(20), world.role(20)), ("boot-failure".to_owned(), Some(Role::AppChild)));
 }

@@ -81,7 +81,7 @@ impl World {
 
     fn fork(&mut self, parent: u32, pid: u32, slot: bool) {
         self.ms += 1;
-        let fork = Fork { parent: key(parent), child: key(pid), inner: pid, slot };
+        let fork = Fork { parent: key(parent), child: key(pid), inner: pid, slot, disregarded: false };
         self.model.forked(self.at(), fork, &mut self.changes);
     }
 

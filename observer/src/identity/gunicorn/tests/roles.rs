@@ -280,7 +280,7 @@ fn an_instance_that_is_missing_twice_has_ended() {
 fn a_pid_that_is_used_again_is_another_process() {
     let mut world = World::serving();
     let again = ProcessKey { pid: 11, start: 2 };
-    let fork = Fork { parent: key(10), child: again, inner: 11, slot: true };
+    let fork = Fork { parent: key(10), child: again, inner: 11, slot: true, disregarded: false };
     world.model.slotted(world.at(), key(10), &mut world.changes);
     world.model.forked(world.at(), fork, &mut world.changes);
     assert_eq!(world.cause(11), "unknown"); // the first one's end went by unseen
@@ -343,4 +343,21 @@ fn a_dirty_arbiter_is_none_whoever_is_first() {
         let expected = ["", "-child(11)", "-child(11)-child(12)", "-child(13)"];
         assert_eq!(names, expected.map(|tail| format!("web-master(10){tail}")));
     }
+}
+
+/// The probes were told of its parent too late for the one that had been forked before.
+#[test]
+fn what_a_gunicorn_that_is_no_target_had_forked_is_disregarded_too() {
+    let mut world = World::new();
+    let spec = ["gunicorn:service=nobody".to_owned()];
+    world.model.given.targets = crate::identity::target::Targets::parse(&spec, &[]).unwrap();
+    world.master(10);
+    let mut forked = |pid, disregarded| {
+        let fork = Fork { parent: key(10), child: key(pid), inner: pid, slot: true, disregarded };
+        world.changes.clear();
+        world.model.forked(world.at(), fork, &mut world.changes);
+        world.changes.iter().any(|change| matches!(change, Change::Disregard(..)))
+    };
+    assert!(forked(11, false));
+    assert!(!forked(12, true)); // the probes pass it by already
 }
