@@ -30,3 +30,8 @@ fn whatever_is_said_the_next_request_is_right() {
 fn whatever_is_on_the_ring_nothing_panics() {
     play("records", hostile::records);
 }
+
+#[test]
+fn whatever_masters_say_of_themselves_names_fit() {
+    play("masters", hostile::masters);
+}

@@ -2,6 +2,8 @@
 //! in every run of the tests.
 #![expect(clippy::panic, reason = "the harness ends a test by panicking")]
 
+use observer::identity::naming::Given;
+use observer::identity::target::Targets;
 use observer::pipeline::Pipeline;
 use observer::pipeline::output::Output;
 use observer::report::encode;
@@ -22,6 +24,8 @@ use proto::v3;
 use crate::recorded::Recorded;
 use crate::stage::must;
 
+/// The longest name of a service or an instance that OAP stores, in characters.
+const NAME: usize = 70;
 /// Between two records, in nanoseconds.
 const STEP: u64 = 1_000;
 /// What is asked and answered when all is over.
@@ -167,6 +171,60 @@ pub fn records(recorded: &Recorded, mut data: &[u8]) {
     }
     talk.segments();
     no_panic(&talk.pipeline);
+}
+
+/// `data` is what masters say of themselves: pieces, each behind a byte that says what it is and one that says how long.
+/// Whatever it is, names fit in what OAP stores, and the traffic is taken.
+pub fn masters(recorded: &Recorded, data: &[u8]) {
+    let mut pieces = Vec::new();
+    let mut rest = data;
+    while let [field, len, more @ ..] = rest {
+        let (bytes, after) = more.split_at(usize::from(*len).min(more.len()));
+        pieces.push((*field, String::from_utf8_lossy(bytes).into_owned()));
+        rest = after;
+    }
+    let of = |wanted| {
+        pieces.iter().filter(move |(field, _)| field % field::COUNT == wanted).map(|(_, text)| text.clone())
+    };
+    let pairs = |wanted| {
+        of(wanted).filter_map(|text| text.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned())))
+    };
+    let specs: Vec<String> = of(field::TARGET).map(|text| format!("gunicorn:{text}")).collect();
+    let targets = Targets::parse(&specs, &of(field::EXCLUSION).collect::<Vec<_>>()).unwrap_or_default();
+    let told = recorded.clone().told(Given { targets, ..Given::default() }, |facts| {
+        facts.argv.truncate(1); // gunicorn
+        facts.argv.extend(of(field::ARGUMENT));
+        facts.environ = pairs(field::VARIABLE).collect();
+        facts.config = pairs(field::SETTING).collect();
+        facts.title = of(field::TITLE).next_back();
+        facts.pod = of(field::POD).next_back();
+        facts.unit = of(field::UNIT).next_back();
+        facts.cgroup = of(field::CGROUP).next_back().unwrap_or_default();
+        facts.hostname = of(field::HOST).next_back().unwrap_or_default();
+    });
+    for output in told.outputs() {
+        if let Output::Hello(instance) = output {
+            for name in [&instance.service, &instance.name] {
+                assert!(name.chars().count() <= NAME, "{name} is longer than OAP stores");
+            }
+        }
+    }
+    told.play().again();
+}
+
+/// What a piece of [`masters`] is: the rest of its byte by [`field::COUNT`].
+mod field {
+    pub(super) const ARGUMENT: u8 = 0;
+    pub(super) const VARIABLE: u8 = 1;
+    pub(super) const SETTING: u8 = 2;
+    pub(super) const TITLE: u8 = 3;
+    pub(super) const POD: u8 = 4;
+    pub(super) const UNIT: u8 = 5;
+    pub(super) const CGROUP: u8 = 6;
+    pub(super) const HOST: u8 = 7;
+    pub(super) const TARGET: u8 = 8;
+    pub(super) const EXCLUSION: u8 = 9;
+    pub(super) const COUNT: u8 = 10;
 }
 
 fn no_panic(pipeline: &Pipeline) {

@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::io::BufReader;
 
+use observer::identity::Facts;
+use observer::identity::naming::Given;
 use observer::pipeline::Pipeline;
 use observer::pipeline::input::Bytes;
 use observer::pipeline::input::Input;
@@ -82,6 +84,33 @@ impl Recorded {
         recorded
     }
 
+    /// The same traffic of masters of which other facts are told.
+    pub fn told(mut self, given: Given, change: impl Fn(&mut Facts)) -> Self {
+        self.origin.given = given;
+        for input in &mut self.before {
+            match input {
+                Input::Facts(facts) => change(facts),
+                Input::Found { holders, .. } => {
+                    holders.iter_mut().for_each(|holder| change(&mut holder.facts));
+                }
+                Input::Record(_)
+                | Input::Gone(_)
+                | Input::Imports { .. }
+                | Input::Samples(_)
+                | Input::Queues { .. }
+                | Input::Tick { .. } => {}
+            }
+        }
+        self
+    }
+
+    /// What follows from that which comes before the traffic.
+    pub fn outputs(&self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        self.step(&self.origin, &mut outputs);
+        outputs
+    }
+
     /// A pipeline that has seen what comes before.
     pub fn play(&self) -> Playing<'_> {
         let pipeline = self.pipeline(&self.origin);
@@ -97,11 +126,12 @@ impl Recorded {
     }
 
     fn pipeline(&self, origin: &Origin) -> Pipeline {
+        self.step(origin, &mut Vec::new())
+    }
+
+    fn step(&self, origin: &Origin, outputs: &mut Vec<Output>) -> Pipeline {
         let mut pipeline = Pipeline::new(origin);
-        let mut outputs = Vec::new();
-        for input in &self.before {
-            pipeline.step(input, &mut outputs);
-        }
+        self.before.iter().for_each(|input| pipeline.step(input, outputs));
         pipeline
     }
 }
