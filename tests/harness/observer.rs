@@ -35,6 +35,9 @@ use crate::stage::wait;
 
 /// How long it may take to attach, to report, to end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end a process that was killed: it takes the probes away one after the other, and waits
+/// after each until no processor can be in it, which takes half a second where all of them are busy.
+const KILLED: Duration = Duration::from_secs(120);
 /// Names another binary than the one of this build.
 const BINARY: &str = "SW_OBSERVE_BIN";
 
@@ -370,10 +373,11 @@ impl Observer {
     pub fn end(mut self, signal: Signal) -> Report {
         let begin = Instant::now();
         kill(self.pid(), signal);
-        let status = wait(PATIENCE, || self.child.try_wait().ok().flatten());
+        let patience = if signal == Signal::KILL { KILLED } else { PATIENCE };
+        let status = wait(patience, || self.child.try_wait().ok().flatten());
         let took = begin.elapsed();
         let Some(status) = status else {
-            panic!("sw-observe still runs {PATIENCE:?} after {signal:?}; its log:\n{}", self.stderr())
+            panic!("sw-observe still runs {patience:?} after {signal:?}; its log:\n{}", self.stderr())
         };
         for reader in self.readers.drain(..) {
             must(reader.join().map_err(|_| "it panicked"), "read the output of sw-observe");
