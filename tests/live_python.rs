@@ -318,6 +318,7 @@ fn workers_that_come_and_go_while_they_are_read() {
         let (served, refused): (Vec<_>, Vec<_>) =
             traffic.finish().into_iter().partition(|sent| sent.error.is_none());
         observer.wait_requests(&gunicorn, &served);
+        observer.wait_instances(&gunicorn.wait_workers(2, &[])); // one that is stopped while it boots never was one
         gunicorn.stop();
         observer.wait_gone(&gunicorn.ever());
         thread::sleep(Duration::from_secs(2));
