@@ -85,14 +85,19 @@ fn a_killed_observer_disturbs_nobody_and_the_next_takes_over() {
         let gunicorn = Gunicorn::start(&stage, &launch);
         let first = Observer::start(&[]);
         first.wait_instances(&gunicorn.workers());
-        let traffic = Traffic::endless(gunicorn.address(), mode, 4, "plain");
+        let endless = || Traffic::endless(gunicorn.address(), mode, 4, "plain");
+        let traffic = endless();
         pass(&traffic, 1000);
+        kill(first.pid(), Signal::KILL);
+        pass(&traffic, 2000); // the kernel is taking the probes away: while processors are busy that takes its time
+        let mut during = traffic.finish();
         let killed = first.end(Signal::KILL);
+        let traffic = endless();
         pass(&traffic, 500);
         let second = Observer::start(&[]);
         second.wait_instances(&gunicorn.workers());
         pass(&traffic, 1000);
-        let during = traffic.finish();
+        during.extend(traffic.finish());
         let after = send_all(gunicorn.address(), mode, 4, plain(500));
         assert_answered(&during);
         second.wait_requests(&gunicorn, &after);

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::process;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use harness::cgroup::Cgroup;
@@ -27,6 +28,8 @@ use harness::stage::Stage;
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Until then what began is looked at: the ring is read every 50 ms.
+const KNOWN: Duration = Duration::from_secs(1);
 /// How OAP cuts names of services and instances.
 const LIMIT: usize = 70;
 
@@ -138,6 +141,7 @@ fn targets_that_come_later() {
     let launch = Launch::new("gthread", "wsgi_app:app").workers(1);
     let target = Gunicorn::start(&stage, &launch.clone().env("SW_AGENT_NAME", &service));
     let other = Gunicorn::start(&stage, &launch);
+    thread::sleep(KNOWN);
     babble(&other); // its worker was forked before it was known to be none
     for gunicorn in [&target, &other] {
         let old = gunicorn.workers();

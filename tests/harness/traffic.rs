@@ -19,7 +19,7 @@ use crate::client::Sent;
 use crate::request::Request;
 
 /// The most requests of one traffic without an end of its own.
-const LIMIT: usize = 500_000;
+const LIMIT: usize = 200_000;
 
 /// Requests on their way.
 pub struct Traffic {

@@ -55,8 +55,8 @@ use timing::Timing;
 
 /// How long queued reports may take to leave on a stop.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
-/// How long a stop may take in all.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stop may take in all: to leave the files of fifty interpreters takes the kernel six seconds.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Output could not be written (`sysexits.h`).
 const IO_ERROR: u8 = 74;
 /// Records between two looks at signals and the clock.
