@@ -264,15 +264,10 @@ fn smuggling_and_floods_and_then_a_request() {
         |launch| launch,
         &losses,
         |gunicorn| {
-            let mut client = Client::new(gunicorn.address(), Mode::New);
-            let mut sent = Vec::new();
-            for (number, text) in mean.iter().enumerate() {
-                let mut connection = must(Connection::open(gunicorn.address()), "connect");
-                connection.write_raw(text.replace("-00", &format!("-{number:02}")).as_bytes()).ok();
-                connection.finish_writing();
-                connection.drain();
-                sent.push(client.send(&Request::get("plain")));
-            }
+            let numbered = mean.iter().enumerate();
+            let texts =
+                numbered.map(|(number, text)| text.replace("-00", &format!("-{number:02}")).into_bytes());
+            let sent = after_each(gunicorn, texts);
             let paths = (0..mean.len()).flat_map(|number| {
                 ["/echo/mean-", "/plain/mean-", "/plain/smuggled-"].map(|path| format!("{path}{number:02}"))
             });
@@ -282,6 +277,19 @@ fn smuggling_and_floods_and_then_a_request() {
             (sent, maybe)
         },
     );
+}
+
+/// Writes each of these on a connection of its own, waits for its end, and then sends a request.
+fn after_each(gunicorn: &Gunicorn, all: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<Sent> {
+    let mut client = Client::new(gunicorn.address(), Mode::New);
+    let after = all.map(|bytes| {
+        let mut connection = must(Connection::open(gunicorn.address()), "connect");
+        connection.write_raw(bytes.as_ref()).ok();
+        connection.finish_writing();
+        connection.drain();
+        client.send(&Request::get("plain"))
+    });
+    after.collect()
 }
 
 #[test]
@@ -305,15 +313,7 @@ fn garbage_and_then_a_request() {
         |launch| launch,
         &losses,
         |gunicorn| {
-            let mut client = Client::new(gunicorn.address(), Mode::New);
-            let mut sent = Vec::new();
-            for bytes in garbage.into_iter().chain([long.as_slice()]) {
-                let mut connection = must(Connection::open(gunicorn.address()), "connect");
-                connection.write_raw(bytes).ok();
-                connection.finish_writing();
-                connection.drain();
-                sent.push(client.send(&Request::get("plain")));
-            }
+            let sent = after_each(gunicorn, garbage.into_iter().chain([long.as_slice()]));
             // A server answers some of it with 400: at most one segment each may say so.
             let maybe = ["/plain/x", "/plain/y", "/", "*", ""]
                 .map(|path| Sent { path: path.into(), ..sent[0].clone() });
