@@ -305,7 +305,7 @@ fn workers_that_come_and_go_while_they_are_read() {
         let stage = Stage::enter("python-short");
         let observer = Observer::start(&["--meter-period", "1"]);
         let launch = Launch::new("sync", "inside_app:app").python(&python).env("TEST_MARKS", "1");
-        let mut gunicorn = Gunicorn::start(&stage, &launch.args(&["--max-requests", "2"]));
+        let mut gunicorn = Gunicorn::start(&stage, &launch.args(&["--max-requests", "300"]));
         let traffic = Traffic::endless(gunicorn.address(), Mode::New, 2, "plain");
         let (mut sampler, mut seen) = (Sampler::start(), Reads::new());
         let busy = wait(PATIENCE * 2, || {
