@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 
+import classes
 import compare
 import lives
 
@@ -97,21 +98,25 @@ def start_observer(variant):
     return observer
 
 
-def start_gunicorn(name, number, workers, *options, **environment):
+def start_gunicorn(name, number, workers, *options, app="app:app", **environment):
     return Process(name, [
-        GUNICORN, "app:app", "--workers", str(workers), "--bind", f"127.0.0.1:{PORT + number}", *options,
+        GUNICORN, app, "--workers", str(workers), "--bind", f"127.0.0.1:{PORT + number}", *options,
     ], SW_AGENT_NAME=name, **environment)
 
 
 class Stage:
-    """The gunicorns of one case. Only the first serves the requests that are compared one by one."""
+    """The gunicorns of one case. The first and those of `kept` serve the requests that are compared one by one."""
 
     def __init__(self, started):
         self.started, self.truth, self.threads, self.troubles = started, lives.Truth(), [], []
         self.web = self.life("web", 0, 2, "--max-requests", str(MAX_REQUESTS))
         self.many = self.life("many", 1, 2, "--timeout", str(lives.TIMEOUT))
         self.upgrade = self.life("upgrade", 2, 1)
-        self.child = None
+        self.kept = {
+            name: self.life(name, 10 + number, 1, "--keep-alive", classes.IDLE_SECONDS, *options, app=app)
+            for number, (name, (app, *options)) in enumerate(classes.CLASSES.items())
+        }
+        self.connections, self.child = {}, None
 
     def life(self, name, number, workers, *options, **environment):
         process = start_gunicorn(name, number, workers, *options, **environment)
@@ -119,8 +124,14 @@ class Stage:
         return lives.Life(self.truth, process, PORT + number, workers)
 
     def settle(self):
-        for life in (self.web, self.many, self.upgrade):
+        for life in (self.web, self.many, self.upgrade, *self.kept.values()):
             life.settle()
+
+    def connect(self):
+        """One connection to each of `kept`, on which something was asked."""
+        for name, life in self.kept.items():
+            self.connections[name] = classes.Connection(life.port)
+            self.connections[name].ask(["plain"])
 
     def begin(self):
         """Lets the others live and die beside the requests."""
@@ -146,6 +157,13 @@ class Stage:
         for pid in tired:
             self.truth.end(pid, "recycle")
         self.web.settle(without=tired)
+
+    def serve_kept(self):
+        """Service to what was asked of it over its connection."""
+        asked = {name: classes.serve(connection) for name, connection in self.connections.items()}
+        for life in self.kept.values():
+            life.stop()
+        return asked
 
     def end(self):
         for thread in self.threads:
@@ -191,10 +209,13 @@ def run(case):
             started.append(observer := start_observer(case))
         stage = Stage(started)
         stage.settle()
+        stage.connect()
         if late:
+            for connection in stage.connections.values():
+                connection.asked.clear()  # nobody was there to see it
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 8)
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 18)
         stage.begin()
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
@@ -203,10 +224,11 @@ def run(case):
             problems.append("no worker was recycled")
         stage.recycled()
         stage.web.stop()
+        asked = {"web": requests, **stage.serve_kept()}
         problems += stage.end()
         try:
             gone = len(stage.truth.roles)
-            wait(20, "all segments and ends", lambda: count(observer, "segment") >= len(requests)
+            wait(20, "all segments and ends", lambda: count(observer, "segment") >= sum(map(len, asked.values()))
                  and observer.output().count('"role":null') >= gone)
         except Failed:
             pass  # the comparison names the missing ones
@@ -214,7 +236,8 @@ def run(case):
             problems.append(f"sw-observe ended with {status} on TERM")
         if "panicked" in observer.output(1):
             problems.append("sw-observe panicked")
-        problems += compare.differences(requests, observer.output(), os.uname().nodename, "web")
+        for service, requests in asked.items():
+            problems += compare.differences(requests, observer.output(), os.uname().nodename, service)
         problems += compare.lives(stage.truth, observer.output())
         if late:
             say("variants", json.dumps(compare.variants(observer.output()), sort_keys=True))
