@@ -216,6 +216,7 @@ def run(case):
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
             wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 18)
+        asked = stage.serve_kept()  # before the others' ends, some of which are a matter of seconds
         stage.begin()
         requests = [ask(kind, number * len(KINDS) + index)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
@@ -224,7 +225,7 @@ def run(case):
             problems.append("no worker was recycled")
         stage.recycled()
         stage.web.stop()
-        asked = {"web": requests, **stage.serve_kept()}
+        asked["web"] = requests
         problems += stage.end()
         try:
             gone = len(stage.truth.roles)

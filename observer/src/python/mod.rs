@@ -1,5 +1,6 @@
 //! CPython from outside.
 pub mod collector;
+mod elf;
 pub mod image;
 mod layout;
 mod memory;

@@ -5,7 +5,6 @@
 //! `SSL_write_ex2` from 3.3 on). The tables for unwinding, which stripping leaves, tell how far functions reach.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -17,7 +16,6 @@ use iced_x86::Mnemonic;
 use object::Architecture;
 use object::Object;
 use object::ObjectSymbol as _;
-use object::read::ReadCache;
 use procfs::process::MMapPath;
 use procfs::process::Process;
 
@@ -25,6 +23,7 @@ use super::collector::Code;
 use super::collector::Part;
 use super::collector::is_imitated;
 use super::collector::offset_of;
+use super::elf::Source;
 use super::image::FileKey;
 
 /// What CPython calls: up to 3.9 `SSL_read` and `SSL_write`, then those with `_ex`.
@@ -78,8 +77,8 @@ impl Libraries {
             self.known.clear();
         }
         let read = || {
-            let cache = ReadCache::new(File::open(&library.path).map_err(|_| "it cannot be opened")?);
-            places(&object::File::parse(&cache).map_err(|_| "it is no ELF file")?)
+            let source = Source::open(&library.path).ok_or("it cannot be opened")?;
+            places(&source.elf().ok_or("it is no ELF file")?)
         };
         self.known.entry(library.file).or_insert_with(read).clone()
     }
@@ -100,7 +99,7 @@ pub fn library(pid: u32) -> Option<Library> {
 }
 
 /// Finds them; an error where one is not certain.
-fn places<'a>(elf: &impl Object<'a>) -> Result<Places, &'static str> {
+pub fn places<'a>(elf: &impl Object<'a>) -> Result<Places, &'static str> {
     if elf.architecture() != Architecture::X86_64 {
         return Err("it is not for x86-64");
     }
