@@ -20,6 +20,7 @@ use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::observer::Observer;
 use harness::observer::segments;
+use harness::python::inside;
 use harness::python::releases;
 use harness::request::Request;
 use harness::stage::Stage;
@@ -100,6 +101,30 @@ fn every_release_is_read() {
             let sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(13));
             let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status.is_none()).collect();
             assert!(failed.is_empty(), "{path}: {failed:?}\n{}", gunicorn.log());
+            observer.wait_requests(&gunicorn, &sent);
+            all.push((gunicorn, sent));
+        }
+    }
+    let report = observer.stop();
+    for (gunicorn, sent) in &all {
+        Expectation::new(gunicorn, sent).check(&report);
+    }
+}
+
+/// OpenSSL as a part of the interpreter, with symbols and without, and of the module: sessions on sockets and on memory.
+#[test]
+fn an_openssl_inside_is_read() {
+    let stage = Stage::enter("tls_inside");
+    let observer = Observer::start(&[]);
+    let mut all: Vec<(Gunicorn, Vec<Sent>)> = Vec::new();
+    for (name, python) in inside(&stage.folder("stripped")) {
+        for launch in [Launch::new("gthread", "wsgi_app:app"), asgi()] {
+            let gunicorn = Gunicorn::start(&stage, &launch.workers(1).python(&python).tls(Version::New));
+            observer.wait_instances(&gunicorn.workers());
+            let mut sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(13));
+            sent.extend(send_all(gunicorn.address(), Mode::New, 2, mixed(13)));
+            let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status.is_none()).collect();
+            assert!(failed.is_empty(), "{name}: {failed:?}\n{}", gunicorn.log());
             observer.wait_requests(&gunicorn, &sent);
             all.push((gunicorn, sent));
         }

@@ -73,6 +73,22 @@ pub fn releases() -> Vec<(String, Python)> {
         .collect()
 }
 
+/// Gunicorn on interpreters that have an OpenSSL inside: in the program, with its symbols and without, and in the module
+/// `_ssl`. The one without symbols is put into a folder.
+pub fn inside(dir: &Path) -> [(&'static str, Python); 3] {
+    let pythons = target().join("pythons");
+    let list = package().join("apps/inside.txt");
+    let with = |name: &str| {
+        let python = pythons.join(name);
+        assert!(python.is_file(), "there is no {name}: cargo xtask setup --live makes it");
+        Python::with(&python, &list)
+    };
+    let program = with("inside/bin/python3");
+    let bare = Parts { exe: pythons.join("inside/bin/python3-pie"), ..program.parts() };
+    let bare = bare.copy(dir, strip);
+    [("program", program), ("stripped", bare), ("module", with("module/bin/python3.14"))]
+}
+
 /// Whether it makes virtual environments.
 pub fn works(python: &Path) -> bool {
     let mut command = Command::new(python);
@@ -135,12 +151,7 @@ impl Python {
     /// The same without symbols; nothing where there are none to take away.
     pub fn stripped(&self, dir: &Path) -> Option<Self> {
         let parts = self.parts();
-        has_symbols(parts.library.as_ref().unwrap_or(&parts.exe)).then(|| {
-            parts.copy(dir, |copy| {
-                run(Path::new("strip"), [OsStr::new("--strip-all"), copy.as_os_str()]);
-                assert!(!has_symbols(copy), "{} still has symbols", copy.display());
-            })
-        })
+        has_symbols(parts.library.as_ref().unwrap_or(&parts.exe)).then(|| parts.copy(dir, strip))
     }
 
     fn parts(&self) -> Parts {
@@ -187,6 +198,11 @@ impl Parts {
         must(fs::set_permissions(&gunicorn, mode), format_args!("make {} a program", gunicorn.display()));
         Python { dir: dir.to_path_buf() }
     }
+}
+
+fn strip(file: &Path) {
+    run(Path::new("strip"), [OsStr::new("--strip-all"), file.as_os_str()]);
+    assert!(!has_symbols(file), "{} still has symbols", file.display());
 }
 
 /// Whether a file has more symbols than linking at run time needs.

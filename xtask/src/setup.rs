@@ -1,10 +1,12 @@
 //! `cargo xtask setup`: finds or installs what the other commands need. Quick when all is there.
 
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
 
 use crate::apt;
+use crate::inside;
 use crate::pythons;
 use crate::shell;
 use crate::shell::Failure;
@@ -60,14 +62,18 @@ impl Part {
                 Need { package: "binutils", present: || shell::found("strip").is_some() },
                 PYTHON,
             ],
-            Self::Oap => &[
-                Need { package: "default-jre-headless", present: || shell::found("java").is_some() },
-                Need { package: "maven", present: || shell::found("mvn").is_some() },
-            ],
+            Self::Oap => {
+                &[Need { package: "default-jre-headless", present: || shell::found("java").is_some() }, MAVEN]
+            }
             Self::Python => &[PYTHON],
             Self::Count => &[Need { package: "valgrind", present: || shell::found("valgrind").is_some() }],
             Self::Live => &[
                 PYTHON,
+                Need { package: "gcc", present: || shell::found("cc").is_some() },
+                Need { package: "python3-dev", present: || Path::new("/usr/bin/python3-config").is_file() },
+                Need { package: "python3-venv", present: || python("/usr/bin/python3") },
+                Need { package: "libssl-dev", present: || Path::new("/usr/include/openssl/ssl.h").is_file() },
+                MAVEN,
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
@@ -83,11 +89,12 @@ impl Part {
     }
 }
 
-const PYTHON: Need = Need { package: "python3-venv", present: python };
+const MAVEN: Need = Need { package: "maven", present: || shell::found("mvn").is_some() };
+const PYTHON: Need = Need { package: "python3-venv", present: || python("python3") };
 
 /// Debian's Python alone cannot make virtual environments with pip in them.
-fn python() -> bool {
-    shell::output(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
+fn python(program: &str) -> bool {
+    shell::output(Command::new(program).args(["-c", "import venv, ensurepip"])).is_ok()
 }
 
 /// The command.
@@ -112,6 +119,7 @@ pub fn ensure(parts: &[Part]) -> Outcome {
     programs(parts)?;
     if parts.contains(&Part::Live) {
         pythons::ensure();
+        inside::ensure()?;
     }
     toolchain::ensure()
 }

@@ -1,4 +1,5 @@
 //! CPython from outside.
+mod code;
 pub mod collector;
 pub mod image;
 mod layout;
@@ -7,4 +8,5 @@ pub mod modules;
 mod objects;
 pub mod openssl;
 pub mod runtime;
+mod stripped;
 pub mod version;
