@@ -29,7 +29,7 @@ const INTERPRETER: &str = "SW_TEST_PYTHON";
 /// Every release whose numbers are read.
 const RELEASES: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Those that every machine has after `cargo xtask setup --live`: Debian's own and what is fetched.
-const EVERYWHERE: [&str; 3] = ["3.11", "3.14", "3.15"];
+const EVERYWHERE: [&str; 4] = ["3.9", "3.11", "3.14", "3.15"];
 
 /// Where the machine's own interpreters are.
 const PLACES: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
@@ -75,18 +75,23 @@ pub fn releases() -> Vec<(String, Python)> {
 
 /// Gunicorn on interpreters that have an OpenSSL inside: in the program, with its symbols and without, and in the module
 /// `_ssl`. The one without symbols is put into a folder.
-pub fn inside(dir: &Path) -> [(&'static str, Python); 3] {
-    let pythons = target().join("pythons");
-    let list = package().join("apps/inside.txt");
-    let with = |name: &str| {
-        let python = pythons.join(name);
-        assert!(python.is_file(), "there is no {name}: cargo xtask setup --live makes it");
-        Python::with(&python, &list)
-    };
-    let program = with("inside/bin/python3");
-    let bare = Parts { exe: pythons.join("inside/bin/python3-pie"), ..program.parts() };
+pub fn inside(dir: &Path) -> [Python; 3] {
+    let program = fetched("inside/bin/python3", "apps/inside.txt");
+    let bare = Parts { exe: target().join("pythons/inside/bin/python3-pie"), ..program.parts() };
     let bare = bare.copy(dir, strip);
-    [("program", program), ("stripped", bare), ("module", with("module/bin/python3.14"))]
+    [program, bare, fetched("module/bin/python3.14", "apps/inside.txt")]
+}
+
+/// An interpreter with OpenSSL 1.1.1.
+pub fn old() -> Python {
+    fetched("3.9/usr/bin/python3.9", "apps/old.txt")
+}
+
+/// What setup has put into a folder, with requirements.
+fn fetched(python: &str, requirements: &str) -> Python {
+    let python = target().join("pythons").join(python);
+    assert!(python.is_file(), "there is no {}: cargo xtask setup --live makes it", python.display());
+    Python::with(&python, &package().join(requirements))
 }
 
 /// Whether it makes virtual environments.
