@@ -58,6 +58,7 @@ impl Part {
             Self::Vm => &[
                 Need { package: "qemu-system-x86", present: || shell::found("qemu-system-x86_64").is_some() },
                 Need { package: "busybox-static", present: || shell::found("busybox").is_some() },
+                OPENSSL,
                 Need { package: "cpio", present: || shell::found("cpio").is_some() },
                 Need { package: "binutils", present: || shell::found("strip").is_some() },
                 PYTHON,
@@ -77,7 +78,7 @@ impl Part {
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
-                Need { package: "openssl", present: || shell::found("openssl").is_some() },
+                OPENSSL,
                 Need { package: "patchelf", present: || shell::found("patchelf").is_some() },
                 Need { package: "gosu", present: || shell::found("gosu").is_some() },
                 Need { package: "supervisor", present: || shell::found("supervisord").is_some() },
@@ -89,6 +90,7 @@ impl Part {
     }
 }
 
+const OPENSSL: Need = Need { package: "openssl", present: || shell::found("openssl").is_some() };
 const MAVEN: Need = Need { package: "maven", present: || shell::found("mvn").is_some() };
 const PYTHON: Need = Need { package: "python3-venv", present: || python("python3") };
 
