@@ -97,7 +97,7 @@ fn plain(address: &Address, count: usize) -> Vec<Connection> {
 fn tcp(gunicorn: &Gunicorn) -> SocketAddr {
     match gunicorn.address() {
         Address::Tcp(address) | Address::Tls(address, _) => *address,
-        Address::Unix(path) => panic!("a port is served, not {}", path.display()),
+        Address::Unix(path) | Address::TlsUnix(path, _) => panic!("a port is served, not {}", path.display()),
     }
 }
 
@@ -293,7 +293,7 @@ fn a_unix_socket_has_a_queue_too() {
     let sync = Gunicorn::start(&stage, &launch("sync", &["--backlog", "4"]).workers(1).unix());
     let pool = Gunicorn::start(&stage, &launch("gthread", &["--threads", "2"]).workers(1).unix());
     let path = |gunicorn: &Gunicorn| match gunicorn.address() {
-        Address::Unix(path) => format!("unix:{}", path.display()),
+        Address::Unix(path) | Address::TlsUnix(path, _) => format!("unix:{}", path.display()),
         Address::Tcp(address) | Address::Tls(address, _) => panic!("a Unix socket is served, not {address}"),
     };
     observer.wait_instances(&[sync.workers(), pool.workers()].concat());

@@ -53,7 +53,7 @@ fn one(stage: &Stage) -> Gunicorn {
 fn port(gunicorn: &Gunicorn) -> u16 {
     match gunicorn.address() {
         Address::Tcp(address) | Address::Tls(address, _) => address.port(),
-        Address::Unix(path) => panic!("{} has no port", path.display()),
+        Address::Unix(path) | Address::TlsUnix(path, _) => panic!("{} has no port", path.display()),
     }
 }
 

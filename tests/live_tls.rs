@@ -20,6 +20,8 @@ use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::observer::Observer;
 use harness::observer::segments;
+use harness::python::inside;
+use harness::python::old;
 use harness::python::releases;
 use harness::request::Request;
 use harness::stage::Stage;
@@ -108,6 +110,56 @@ fn every_release_is_read() {
     for (gunicorn, sent) in &all {
         Expectation::new(gunicorn, sent).check(&report);
     }
+}
+
+/// Every one of these with one worker, beside one another, and what was sent to each over kept and over new connections.
+fn all_are_read(name: &str, launches: Vec<Launch>) {
+    let stage = Stage::enter(name);
+    let observer = Observer::start(&[]);
+    let mut all: Vec<(Gunicorn, Vec<Sent>)> = Vec::new();
+    for launch in launches {
+        let gunicorn = Gunicorn::start(&stage, &launch.workers(1));
+        observer.wait_instances(&gunicorn.workers());
+        let mut sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(13));
+        sent.extend(send_all(gunicorn.address(), Mode::New, 2, mixed(13)));
+        let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status.is_none()).collect();
+        assert!(failed.is_empty(), "{failed:?}\n{}", gunicorn.log());
+        observer.wait_requests(&gunicorn, &sent);
+        all.push((gunicorn, sent));
+    }
+    let report = observer.stop();
+    for (gunicorn, sent) in &all {
+        Expectation::new(gunicorn, sent).check(&report);
+    }
+}
+
+/// OpenSSL as a part of the interpreter, with symbols and without, and of the module: sessions on sockets and on memory.
+#[test]
+fn an_openssl_inside_is_read() {
+    let folder = Stage::enter("tls_bare").folder("python");
+    let launches = inside(&folder).into_iter().flat_map(|python| {
+        [Launch::new("gthread", "wsgi_app:app"), asgi()]
+            .map(|launch| launch.python(&python).tls(Version::New))
+    });
+    all_are_read("tls_inside", launches.collect());
+}
+
+/// The last release of the OpenSSL before 3, with sessions on sockets, on greenlets' sockets and on memory.
+#[test]
+fn openssl_1_1_1_is_read() {
+    let python = old();
+    let classes = [sync(), gevent(), uvicorn_asyncio(), uvicorn_uvloop()];
+    let versions = [Version::Old, Version::New, Version::Old, Version::New];
+    let launches = classes.into_iter().zip(versions);
+    let launches = launches.map(|(launch, version)| launch.python(&python).tls(version));
+    all_are_read("tls_old", launches.collect());
+}
+
+/// A Unix socket, which has no address that TLS could be told by.
+#[test]
+fn a_unix_socket_is_read() {
+    let launches = [gthread(), gevent(), asgi(), uvicorn_uvloop()];
+    all_are_read("tls_unix", launches.map(|launch| launch.unix().tls(Version::New)).into());
 }
 
 /// A connection that was there before the observer: from the next request on it is read.

@@ -8,6 +8,7 @@ use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -35,14 +36,24 @@ pub enum Address {
     Tls(SocketAddr, Version),
     /// A Unix socket.
     Unix(PathBuf),
+    /// A Unix socket where TLS is spoken.
+    TlsUnix(PathBuf, Version),
 }
 
 impl Address {
+    /// The same with TLS.
+    pub fn encrypted(self, version: Version) -> Self {
+        match self {
+            Self::Tcp(address) | Self::Tls(address, _) => Self::Tls(address, version),
+            Self::Unix(path) | Self::TlsUnix(path, _) => Self::TlsUnix(path, version),
+        }
+    }
+
     /// The `Host` header for it.
     pub fn host(&self) -> String {
         match self {
             Self::Tcp(address) | Self::Tls(address, _) => address.to_string(),
-            Self::Unix(_) => "localhost".into(),
+            Self::Unix(_) | Self::TlsUnix(..) => "localhost".into(),
         }
     }
 }
@@ -58,9 +69,9 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for StreamOwned<ClientConnection, TcpStream> {
+impl<T: Socket> Socket for StreamOwned<ClientConnection, T> {
     fn finish(&self) -> io::Result<()> {
-        self.sock.shutdown(Shutdown::Write)
+        self.sock.finish()
     }
 }
 
@@ -68,6 +79,22 @@ impl Socket for UnixStream {
     fn finish(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }
+}
+
+fn tcp(to: &SocketAddr) -> io::Result<(TcpStream, Option<u16>)> {
+    let socket = TcpStream::connect_timeout(to, PATIENCE)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, Some(port)))
+}
+
+fn unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = UnixStream::connect(path)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// One request and what became of it.
@@ -130,25 +157,18 @@ impl Connection {
     /// Connects.
     pub fn open(address: &Address) -> io::Result<Self> {
         let (socket, port): (Box<dyn Socket>, _) = match address {
-            Address::Tcp(to) | Address::Tls(to, _) => {
-                let socket = TcpStream::connect_timeout(to, PATIENCE)?;
-                socket.set_nodelay(true)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.set_write_timeout(Some(PATIENCE))?;
-                let port = socket.local_addr()?.port();
-                match address {
-                    Address::Tls(_, version) => (Box::new(tls::over(socket, *version)), Some(port)),
-                    Address::Tcp(_) | Address::Unix(_) => (Box::new(socket), Some(port)),
-                }
+            Address::Tcp(to) => {
+                let (socket, port) = tcp(to)?;
+                (Box::new(socket), port)
             }
-            Address::Unix(path) => {
-                let socket = UnixStream::connect(path)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.set_write_timeout(Some(PATIENCE))?;
-                (Box::new(socket), None)
+            Address::Tls(to, version) => {
+                let (socket, port) = tcp(to)?;
+                (Box::new(tls::over(socket, *version)), port)
             }
+            Address::Unix(path) => (Box::new(unix(path)?), None),
+            Address::TlsUnix(path, version) => (Box::new(tls::over(unix(path)?, *version)), None),
         };
-        let encrypted = matches!(address, Address::Tls(..));
+        let encrypted = matches!(address, Address::Tls(..) | Address::TlsUnix(..));
         Ok(Self { socket, host: address.host(), encrypted, port, unread: Vec::new(), open: true })
     }
 

@@ -221,8 +221,8 @@ impl Gunicorn {
         } else if !launch.unix {
             gunicorn.address = Address::Tcp(gunicorn.listening());
         }
-        if let (Some(version), Address::Tcp(address)) = (launch.tls, &gunicorn.address) {
-            gunicorn.address = Address::Tls(*address, version);
+        if let Some(version) = launch.tls {
+            gunicorn.address = gunicorn.address.clone().encrypted(version);
         }
         gunicorn
     }

@@ -244,7 +244,7 @@ pub fn program(data: &[u8]) -> [bool; 3] {
     let Ok(elf) = File::parse(data) else { return [false; 3] };
     let image = Image::of(&elf, "python3.11");
     let passage = collector::passage(&elf);
-    let places = openssl::places(&elf).ok();
+    let places = openssl::places(&elf).and_then(Result::ok);
     [image.is_some(), passage.is_some(), places.is_some()]
 }
 

@@ -46,7 +46,7 @@ impl Nginx {
     pub fn start(stage: &Stage, gunicorn: &Gunicorn, upstream: Upstream) -> Self {
         let (dir, address) = (stage.folder("nginx"), free());
         let server = match gunicorn.address() {
-            Address::Unix(path) => format!("unix:{}", path.display()),
+            Address::Unix(path) | Address::TlsUnix(path, _) => format!("unix:{}", path.display()),
             Address::Tcp(address) | Address::Tls(address, _) => address.to_string(),
         };
         let kept = match upstream {

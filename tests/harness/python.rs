@@ -29,7 +29,7 @@ const INTERPRETER: &str = "SW_TEST_PYTHON";
 /// Every release whose numbers are read.
 const RELEASES: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Those that every machine has after `cargo xtask setup --live`: Debian's own and what is fetched.
-const EVERYWHERE: [&str; 3] = ["3.11", "3.14", "3.15"];
+const EVERYWHERE: [&str; 4] = ["3.9", "3.11", "3.14", "3.15"];
 
 /// Where the machine's own interpreters are.
 const PLACES: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
@@ -71,6 +71,27 @@ pub fn releases() -> Vec<(String, Python)> {
             (python.display().to_string(), environment)
         })
         .collect()
+}
+
+/// Gunicorn on interpreters that have an OpenSSL inside: in the program, with its symbols and without, and in the module
+/// `_ssl`. The one without symbols is put into a folder.
+pub fn inside(dir: &Path) -> [Python; 3] {
+    let program = fetched("inside/bin/python3", "apps/inside.txt");
+    let bare = Parts { exe: target().join("pythons/inside/bin/python3-pie"), ..program.parts() };
+    let bare = bare.copy(dir, strip);
+    [program, bare, fetched("module/bin/python3.14", "apps/inside.txt")]
+}
+
+/// An interpreter with OpenSSL 1.1.1.
+pub fn old() -> Python {
+    fetched("3.9/usr/bin/python3.9", "apps/old.txt")
+}
+
+/// What setup has put into a folder, with requirements.
+fn fetched(python: &str, requirements: &str) -> Python {
+    let python = target().join("pythons").join(python);
+    assert!(python.is_file(), "there is no {}: cargo xtask setup --live makes it", python.display());
+    Python::with(&python, &package().join(requirements))
 }
 
 /// Whether it makes virtual environments.
@@ -135,12 +156,7 @@ impl Python {
     /// The same without symbols; nothing where there are none to take away.
     pub fn stripped(&self, dir: &Path) -> Option<Self> {
         let parts = self.parts();
-        has_symbols(parts.library.as_ref().unwrap_or(&parts.exe)).then(|| {
-            parts.copy(dir, |copy| {
-                run(Path::new("strip"), [OsStr::new("--strip-all"), copy.as_os_str()]);
-                assert!(!has_symbols(copy), "{} still has symbols", copy.display());
-            })
-        })
+        has_symbols(parts.library.as_ref().unwrap_or(&parts.exe)).then(|| parts.copy(dir, strip))
     }
 
     fn parts(&self) -> Parts {
@@ -187,6 +203,11 @@ impl Parts {
         must(fs::set_permissions(&gunicorn, mode), format_args!("make {} a program", gunicorn.display()));
         Python { dir: dir.to_path_buf() }
     }
+}
+
+fn strip(file: &Path) {
+    run(Path::new("strip"), [OsStr::new("--strip-all"), file.as_os_str()]);
+    assert!(!has_symbols(file), "{} still has symbols", file.display());
 }
 
 /// Whether a file has more symbols than linking at run time needs.

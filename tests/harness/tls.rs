@@ -1,5 +1,6 @@
 //! A client's TLS, and a certificate for a server.
-use std::net::TcpStream;
+use std::io::Read;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -45,7 +46,7 @@ pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 /// Speaks TLS over a socket, whatever the server's certificate says.
-pub fn over(socket: TcpStream, version: Version) -> StreamOwned<ClientConnection, TcpStream> {
+pub fn over<T: Read + Write>(socket: T, version: Version) -> StreamOwned<ClientConnection, T> {
     let provider = Arc::new(ring::default_provider());
     let version: &[&SupportedProtocolVersion] = match version {
         Version::Old => &[&rustls::version::TLS12],

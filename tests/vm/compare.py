@@ -26,13 +26,13 @@ def names(host, request):
 
 
 def exchange(segment):
-    """What one segment says of its request: instance, operation, method, status, whether the URL ends in the path."""
+    """What one segment says of its request: instance, operation, method, status, the scheme of a URL that ends in the path."""
     span = segment["spans"][-1] if segment.get("spans") else {"operation": None}
     tags = dict(map(tuple, span.get("tags", [])))
     operation = span.get("operation")
     url = tags.get("http.url") or ""
     return (segment.get("instance"), operation, tags.get("http.method"), tags.get("http.status_code"),
-            url.endswith(str(operation)))
+            url.split(":")[0] if url.endswith(str(operation)) else url)
 
 
 def differences(requests, text, host, service):
@@ -45,7 +45,7 @@ def differences(requests, text, host, service):
         problems.append("the last line is not the stats line")
 
     truth = Counter(
-        (names(host, request)[1], request["path"], request["method"], str(request["status"]), True)
+        (names(host, request)[1], request["path"], request["method"], str(request["status"]), request["scheme"])
         for request in requests
     )
     seen = Counter(exchange(segment) for segment in of_kind(lines, "segment"))
@@ -107,7 +107,7 @@ def variants(text):
 
 
 def check_this_file():
-    request = {"path": "/plain/1", "method": "GET", "status": 200, "master": 10, "worker": 11}
+    request = {"path": "/plain/1", "method": "GET", "status": 200, "scheme": "http", "master": 10, "worker": 11}
     tags = [["http.method", "GET"], ["http.url", "http://h/plain/1"], ["http.status_code", "200"]]
     master, worker = "h-master(10)", "h-master(10)-child(11)"
     segment = {"kind": "segment", "instance": worker, "spans": [{"operation": "/plain/1", "tags": tags}]}
@@ -128,6 +128,7 @@ def check_this_file():
     assert variants(json.dumps(good[0])) == {"fork": "kprobe"}
     assert any("missing 1" in one for one in verdict([line for line in good if line is not segment]))
     assert any("not asked for 1" in one for one in verdict([*good[:4], segment, *good[4:]]))
+    assert any("missing 1" in one for one in verdict([json.loads(json.dumps(line).replace("http:", "https:")) for line in good]))
     assert any("drops" in one for one in verdict([*good[:-1], {"kind": "stats", "drops": {"ring full": 2}}]))
     assert any("gone 0 times" in one for one in verdict([line for line in good if line["kind"] != "gone"]))
     assert any("first line" in one for one in verdict(good[1:]))

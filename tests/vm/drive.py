@@ -5,7 +5,6 @@ Results are lines that start with `@`: `@ up <kernel>`, `@ pass <case>`, `@ fail
 variants it chooses by itself; every other case is the name of a variant and starts the observer first.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -26,6 +25,8 @@ PORT = int(os.environ.get("PORT", "8000"))
 READY_SECONDS = 120  # loading probes in an emulated machine is slow
 STOP_SECONDS = 60
 KINDS = ("plain", "missing", "body", "stream", "chunked", "head", "empty", "large")
+SEALED = ("plain", "body", "stream", "large")  # over TLS: an emulated machine takes long for a handshake
+CERTIFICATE = os.environ.get("CERTIFICATE", f"{FOLDER}/certificate.pem")  # with its key
 ROUNDS = 4
 MAX_REQUESTS = 9  # of 32 requests: at least one worker is recycled
 LOG_LINES = 12
@@ -105,13 +106,15 @@ def start_gunicorn(name, number, workers, *options, app="app:app", **environment
 
 
 class Stage:
-    """The gunicorns of one case. The first and those of `kept` serve the requests that are compared one by one."""
+    """The gunicorns of one case. Requests to the first and to `kept` are compared one by one, and some to `sealed`, over TLS."""
 
     def __init__(self, started):
         self.started, self.truth, self.threads, self.troubles = started, lives.Truth(), [], []
         self.web = self.life("web", 0, 2, "--max-requests", str(MAX_REQUESTS))
         self.many = self.life("many", 1, 2, "--timeout", str(lives.TIMEOUT))
         self.upgrade = self.life("upgrade", 2, 1)
+        self.sealed = self.life("sealed", 4, 1, "--certfile", CERTIFICATE, "--keyfile", CERTIFICATE)
+        self.sealed.is_sealed = True
         self.kept = {
             name: self.life(name, 10 + number, 1, "--keep-alive", classes.IDLE_SECONDS, *options, app=app)
             for number, (name, (app, *options)) in enumerate(classes.CLASSES.items())
@@ -124,7 +127,7 @@ class Stage:
         return lives.Life(self.truth, process, PORT + number, workers)
 
     def settle(self):
-        for life in (self.web, self.many, self.upgrade, *self.kept.values()):
+        for life in (self.web, self.many, self.upgrade, self.sealed, *self.kept.values()):
             life.settle()
 
     def connect(self):
@@ -171,10 +174,10 @@ class Stage:
         return self.troubles
 
 
-def ask(kind, number):
+def ask(kind, number, life):
     """Sends one request on a connection of its own; returns what the client knows of it."""
     path = f"/{kind}/{number}"
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+    connection = life.connection()
     headers = {"Connection": "close"}
     method = {"body": "POST", "large": "POST", "chunked": "POST", "head": "HEAD"}.get(kind, "GET")
     body = {"body": b"x" * 3000, "large": b"y" * 300_000, "chunked": iter([b"a" * 700, b"b" * 9000])}.get(kind)
@@ -185,7 +188,7 @@ def ask(kind, number):
     answer.read()
     connection.close()
     return {
-        "path": path, "method": method, "status": answer.status,
+        "path": path, "method": method, "status": answer.status, "scheme": "https" if life.is_sealed else "http",
         "worker": int(answer.headers["X-Worker"]), "master": int(answer.headers["X-Master"]),
     }
 
@@ -215,17 +218,19 @@ def run(case):
                 connection.asked.clear()  # nobody was there to see it
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 18)
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 20)
         asked = stage.serve_kept()  # before the others' ends, some of which are a matter of seconds
         stage.begin()
-        requests = [ask(kind, number * len(KINDS) + index)
+        requests = [ask(kind, number * len(KINDS) + index, stage.web)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
+        secrets = [ask(kind, number, stage.sealed) for number, kind in enumerate(SEALED)]
         problems = []
         if len({request["worker"] for request in requests}) < 3:
             problems.append("no worker was recycled")
         stage.recycled()
         stage.web.stop()
-        asked["web"] = requests
+        stage.sealed.stop()
+        asked |= {"web": requests, "sealed": secrets}
         problems += stage.end()
         try:
             gone = len(stage.truth.roles)

@@ -7,6 +7,7 @@ mod bench;
 mod bless;
 mod check;
 mod demo;
+mod inside;
 mod instructions;
 mod observer;
 mod proto;

@@ -1,10 +1,12 @@
 //! `cargo xtask setup`: finds or installs what the other commands need. Quick when all is there.
 
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
 
 use crate::apt;
+use crate::inside;
 use crate::pythons;
 use crate::shell;
 use crate::shell::Failure;
@@ -56,22 +58,27 @@ impl Part {
             Self::Vm => &[
                 Need { package: "qemu-system-x86", present: || shell::found("qemu-system-x86_64").is_some() },
                 Need { package: "busybox-static", present: || shell::found("busybox").is_some() },
+                OPENSSL,
                 Need { package: "cpio", present: || shell::found("cpio").is_some() },
                 Need { package: "binutils", present: || shell::found("strip").is_some() },
                 PYTHON,
             ],
-            Self::Oap => &[
-                Need { package: "default-jre-headless", present: || shell::found("java").is_some() },
-                Need { package: "maven", present: || shell::found("mvn").is_some() },
-            ],
+            Self::Oap => {
+                &[Need { package: "default-jre-headless", present: || shell::found("java").is_some() }, MAVEN]
+            }
             Self::Python => &[PYTHON],
             Self::Count => &[Need { package: "valgrind", present: || shell::found("valgrind").is_some() }],
             Self::Live => &[
                 PYTHON,
+                Need { package: "gcc", present: || shell::found("cc").is_some() },
+                Need { package: "python3-dev", present: || Path::new("/usr/bin/python3-config").is_file() },
+                Need { package: "python3-venv", present: || python("/usr/bin/python3") },
+                Need { package: "libssl-dev", present: || Path::new("/usr/include/openssl/ssl.h").is_file() },
+                MAVEN,
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
-                Need { package: "openssl", present: || shell::found("openssl").is_some() },
+                OPENSSL,
                 Need { package: "patchelf", present: || shell::found("patchelf").is_some() },
                 Need { package: "gosu", present: || shell::found("gosu").is_some() },
                 Need { package: "supervisor", present: || shell::found("supervisord").is_some() },
@@ -83,11 +90,13 @@ impl Part {
     }
 }
 
-const PYTHON: Need = Need { package: "python3-venv", present: python };
+const OPENSSL: Need = Need { package: "openssl", present: || shell::found("openssl").is_some() };
+const MAVEN: Need = Need { package: "maven", present: || shell::found("mvn").is_some() };
+const PYTHON: Need = Need { package: "python3-venv", present: || python("python3") };
 
 /// Debian's Python alone cannot make virtual environments with pip in them.
-fn python() -> bool {
-    shell::output(Command::new("python3").args(["-c", "import venv, ensurepip"])).is_ok()
+fn python(program: &str) -> bool {
+    shell::output(Command::new(program).args(["-c", "import venv, ensurepip"])).is_ok()
 }
 
 /// The command.
@@ -112,6 +121,7 @@ pub fn ensure(parts: &[Part]) -> Outcome {
     programs(parts)?;
     if parts.contains(&Part::Live) {
         pythons::ensure();
+        inside::ensure()?;
     }
     toolchain::ensure()
 }

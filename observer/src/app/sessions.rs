@@ -6,9 +6,9 @@ use crate::identity::ProcessKey;
 use crate::kernel::Probes;
 use crate::kernel::clocks::FileKey;
 use crate::process::facts;
-use crate::python::openssl;
 use crate::python::openssl::Libraries;
 use crate::python::openssl::Library;
+use crate::python::openssl::Places;
 
 /// How often a process without a library is looked at: it may import one late.
 const LOOKS: u8 = 3;
@@ -52,7 +52,8 @@ impl Sessions {
         if !self.enabled || file.is_some() || looks >= LOOKS {
             return;
         }
-        let file = openssl::library(key.pid).and_then(|library| self.attach(&library, key, probes));
+        let found = self.libraries.find(key.pid);
+        let file = found.and_then(|(library, places)| self.attach(&library, places, key, probes));
         self.users.insert(key, User { file, looks: looks + 1 });
     }
 
@@ -74,17 +75,23 @@ impl Sessions {
             self.explained = true;
             tracing::warn!(
                 pid,
-                "connections are encrypted, and this process has no libssl.so whose functions are known: \
-                 they are counted as tls (an OpenSSL inside the interpreter is not read yet)"
+                "connections are encrypted, and this process has no OpenSSL whose functions are known: \
+                 they are counted as tls"
             );
         }
     }
 
-    fn attach(&mut self, library: &Library, key: ProcessKey, probes: &mut Probes) -> Option<FileKey> {
+    fn attach(
+        &mut self,
+        library: &Library,
+        places: Result<Places, &'static str>,
+        key: ProcessKey,
+        probes: &mut Probes,
+    ) -> Option<FileKey> {
         let Library { file, path } = library;
-        let places = self.libraries.places(library).map_err(str::to_owned);
-        let attached =
-            places.and_then(|places| probes.read_sessions(*file, path, &places.begins, &places.ends));
+        let attached = places
+            .map_err(str::to_owned)
+            .and_then(|places| probes.read_sessions(*file, path, &places.begins, &places.ends));
         match attached {
             Ok(()) => Some(*file),
             Err(why) => {
@@ -93,7 +100,7 @@ impl Sessions {
                     tracing::warn!(
                         key.pid,
                         why,
-                        "what workers encrypt with this libssl is not read, but counted as tls"
+                        "what workers encrypt with this OpenSSL is not read, but counted as tls"
                     );
                 }
                 None

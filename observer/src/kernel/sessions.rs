@@ -22,7 +22,8 @@ pub struct Sessions {
 }
 
 impl Probes {
-    /// Has the probes in a file: each of the first ones at its offset, the last one at all of `ends`.
+    /// Has the probes in a file: each of the first ones at its offset, if it has one, the last one at all of
+    /// `ends`.
     ///
     /// # Errors
     /// What the kernel said; then none is there.
@@ -30,7 +31,7 @@ impl Probes {
         &mut self,
         file: FileKey,
         path: &Path,
-        begins: &[u64],
+        begins: &[Option<u64>],
         ends: &[u64],
     ) -> Result<(), String> {
         if self.sessions.files.contains_key(&file) {
@@ -42,7 +43,8 @@ impl Probes {
         let ebpf = self.programs.as_mut().ok_or("detached")?;
         // Ends come first, so that no call begins whose end goes by.
         let ends = ends.iter().map(|end| (last.program, *end));
-        let begins = first.iter().map(|point| point.program).zip(begins.iter().copied());
+        let begins = first.iter().map(|point| point.program).zip(begins);
+        let begins = begins.filter_map(|(program, begin)| Some((program, (*begin)?)));
         let mut links = Vec::new();
         for (name, offset) in ends.chain(begins) {
             match attach_at(ebpf, name, path, offset) {

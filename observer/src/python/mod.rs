@@ -1,4 +1,5 @@
 //! CPython from outside.
+mod code;
 pub mod collector;
 mod elf;
 pub mod image;
@@ -8,4 +9,5 @@ pub mod modules;
 mod objects;
 pub mod openssl;
 pub mod runtime;
+mod stripped;
 pub mod version;

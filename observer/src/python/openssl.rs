@@ -1,8 +1,9 @@
-//! OpenSSL as CPython's module `_ssl` uses it: which file a process maps, and where the functions begin and end that read
-//! and write.
+//! OpenSSL as CPython's module `_ssl` uses it: which file of a process it is in, and where the functions begin and end that
+//! read and write.
 //!
-//! A function ends at each of its returns, and at those of a function that it jumps to as its last act (`SSL_write_ex` to
-//! `SSL_write_ex2` from 3.3 on). The tables for unwinding, which stripping leaves, tell how far functions reach.
+//! It is a shared library, or part of what `_ssl` is in: of a module's file, of `libpython`, of the interpreter. A function
+//! ends at each of its returns, and at those of a function that it jumps to as its last act (`SSL_write_ex` to
+//! `SSL_write_ex2` from 3.3 on).
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,8 +11,6 @@ use std::path::PathBuf;
 
 use iced_x86::Decoder;
 use iced_x86::DecoderOptions;
-use iced_x86::FlowControl;
-use iced_x86::Instruction;
 use iced_x86::Mnemonic;
 use object::Architecture;
 use object::Object;
@@ -19,12 +18,12 @@ use object::ObjectSymbol as _;
 use procfs::process::MMapPath;
 use procfs::process::Process;
 
-use super::collector::Code;
-use super::collector::Part;
-use super::collector::is_imitated;
-use super::collector::offset_of;
+use super::code::Code;
+use super::code::is_imitated;
+use super::code::offset_of;
 use super::elf::Source;
 use super::image::FileKey;
+use super::stripped;
 
 /// What CPython calls: up to 3.9 `SSL_read` and `SSL_write`, then those with `_ex`.
 const FUNCTIONS: [&str; 8] = [
@@ -40,22 +39,26 @@ const FUNCTIONS: [&str; 8] = [
 /// So many of them move bytes, and say how many when they return.
 const MOVING: usize = 4;
 /// How the name of the shared library begins.
-const NAME: &str = "libssl.so";
-/// The most parts of a function, with those of the functions that it ends in.
-const PARTS: usize = 8;
+const LIBRARY: &str = "libssl.so";
+/// How the names begin of what else may have it inside: the module's file goes before all, since others have none then.
+const MODULE: &str = "_ssl.";
+const INTERPRETER: &str = "libpython";
 /// How many files are remembered.
 const FILES: usize = 256;
+
+/// One of each function, in the order of `kernel::catalog`; nothing where nobody calls it.
+pub(super) type Functions = [Option<u64>; FUNCTIONS.len()];
 
 /// Offsets in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// Where the functions are entered, in the order of `kernel::catalog`, with their arguments untouched.
-    pub begins: [u64; FUNCTIONS.len()],
+    /// Where the functions are entered, with their arguments untouched.
+    pub begins: Functions,
     /// Where those return that move bytes.
     pub ends: Vec<u64>,
 }
 
-/// A library that a process maps.
+/// A file that a process maps.
 #[derive(Clone, Debug)]
 pub struct Library {
     /// Which file that is.
@@ -64,59 +67,113 @@ pub struct Library {
     pub path: PathBuf,
 }
 
-/// Files that were looked at, by device and inode; the error says what is not known of one.
+/// What is known of a file; nothing if it has no OpenSSL, an error that says what is not certain of one that has.
+pub type Known = Option<Result<Places, &'static str>>;
+
+/// Files that were looked at, by device and inode.
 #[derive(Debug, Default)]
 pub struct Libraries {
-    known: BTreeMap<FileKey, Result<Places, &'static str>>,
+    known: BTreeMap<FileKey, Known>,
 }
 
 impl Libraries {
-    /// Where the functions are in a library.
-    pub fn places(&mut self, library: &Library) -> Result<Places, &'static str> {
+    /// The OpenSSL of a process, if it has one, and where its functions are; the error says what is not known of it.
+    pub fn find(&mut self, pid: u32) -> Option<(Library, Result<Places, &'static str>)> {
+        candidates(pid)?.into_iter().find_map(|library| {
+            let places = self.places(&library)?;
+            Some((library, places))
+        })
+    }
+
+    fn places(&mut self, library: &Library) -> Known {
         if self.known.len() >= FILES {
             self.known.clear();
         }
         let read = || {
-            let source = Source::open(&library.path).ok_or("it cannot be opened")?;
-            places(&source.elf().ok_or("it is no ELF file")?)
+            let source = Source::open(&library.path)?;
+            places(&source.elf()?)
         };
         self.known.entry(library.file).or_insert_with(read).clone()
     }
 }
 
-/// The shared OpenSSL of a process, if it has one.
-pub fn library(pid: u32) -> Option<Library> {
+/// Files of a process that may have it, the likeliest first.
+fn candidates(pid: u32) -> Option<Vec<Library>> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let found = process.maps().ok()?.into_iter().filter(|map| map.offset == 0).find_map(|map| {
-        let MMapPath::Path(path) = map.pathname else { return None };
-        let is_one = path.file_name()?.to_string_lossy().starts_with(NAME);
-        is_one.then_some(map.address)
-    });
-    let (begin, end) = found?;
-    let path = PathBuf::from(format!("/proc/{pid}/map_files/{begin:x}-{end:x}"));
-    let meta = std::fs::metadata(&path).ok()?;
-    Some(Library { file: (meta.dev(), meta.ino()), path })
+    let exe = process.exe().unwrap_or_default();
+    let mut found: Vec<(u8, Library)> = Vec::new();
+    for map in process.maps().ok()?.into_iter().filter(|map| map.offset == 0) {
+        let MMapPath::Path(path) = map.pathname else { continue };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let rank = match () {
+            () if name.starts_with(MODULE) => 0,
+            () if path == exe => 1,
+            () if name.starts_with(INTERPRETER) => 2,
+            () if name.starts_with(LIBRARY) => 3,
+            () => continue,
+        };
+        let (begin, end) = map.address;
+        let path = PathBuf::from(format!("/proc/{pid}/map_files/{begin:x}-{end:x}"));
+        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        found.push((rank, Library { file: (meta.dev(), meta.ino()), path }));
+    }
+    found.sort_by_key(|(rank, _)| *rank);
+    let has_module = found.first().is_some_and(|(rank, _)| *rank == 0);
+    found.retain(|(rank, _)| !has_module || !(1..=2).contains(rank));
+    Some(found.into_iter().map(|(_, library)| library).collect())
 }
 
-/// Finds them; an error where one is not certain.
-pub fn places<'a>(elf: &impl Object<'a>) -> Result<Places, &'static str> {
+/// Where they are in a file.
+pub fn places<'a>(elf: &impl Object<'a>) -> Known {
     if elf.architecture() != Architecture::X86_64 {
-        return Err("it is not for x86-64");
+        return None;
     }
-    let code = Code::of(elf).ok_or("it has no tables for unwinding")?;
-    let mut begins = [0; FUNCTIONS.len()];
+    let named = named(elf);
+    let Some(code) = Code::of(elf) else {
+        return named.map(|_| Err("it has no tables for unwinding"));
+    };
+    let functions = match named {
+        Some(functions) => Ok(functions),
+        None => stripped::functions(elf, &code)?,
+    };
+    Some(functions.and_then(|functions| placed(elf, &code, functions)))
+}
+
+/// The functions by their symbols, if the file defines what every OpenSSL has.
+fn named<'a>(elf: &impl Object<'a>) -> Option<Functions> {
+    let mut found = Functions::default();
+    for symbol in elf.dynamic_symbols().chain(elf.symbols()).filter(|symbol| symbol.is_definition()) {
+        let name = symbol.name().unwrap_or_default();
+        let at = FUNCTIONS.iter().position(|function| *function == name);
+        if let Some(place) = at.and_then(|at| found.get_mut(at)) {
+            place.get_or_insert(symbol.address());
+        }
+    }
+    let is_whole = found.iter().any(Option::is_some);
+    is_whole.then_some(found)
+}
+
+/// Where they are entered and where they return; an error where one is not certain.
+fn placed<'a>(elf: &impl Object<'a>, code: &Code<'_>, functions: Functions) -> Result<Places, &'static str> {
+    let [read, read_ex, write, write_ex, rest @ ..] = &functions;
+    let [made, accepts, greets, _] = rest;
+    let moves = read.or(*read_ex).and(write.or(*write_ex));
+    if moves.and(*made).and(*accepts).and(*greets).is_none() {
+        return Err("it lacks functions of OpenSSL 1.1.1");
+    }
+    let mut begins = Functions::default();
     let mut ends = BTreeSet::new();
-    for (at, (name, begin)) in FUNCTIONS.into_iter().zip(&mut begins).enumerate() {
-        let symbol = elf
-            .dynamic_symbols()
-            .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
-            .ok_or("it lacks functions of OpenSSL 1.1.1")?;
-        let function = code.part(symbol.address()).filter(|(begin, _)| *begin == symbol.address());
-        let function = function.ok_or("where its functions end is not known")?;
-        let bytes = code.bytes(function.0, function.1).ok_or("its code is elsewhere")?;
-        *begin = offset_of(elf, entry(bytes, function.0)).ok_or("its code is elsewhere")?;
+    for (at, (function, begin)) in functions.into_iter().zip(&mut begins).enumerate() {
+        let Some(function) = function else { continue };
+        let body = code.body(function).ok_or("where its functions end is not known")?;
+        let first = body.parts.first().and_then(|(begin, end)| code.bytes(*begin, *end));
+        let entry = entry(first.ok_or("its code is elsewhere")?, function);
+        *begin = Some(offset_of(elf, entry).ok_or("its code is elsewhere")?);
         if at < MOVING {
-            ends.extend(returns(&code, function).ok_or("how its functions end is not known")?);
+            if body.is_open || body.returns.is_empty() {
+                return Err("how its functions end is not known");
+            }
+            ends.extend(body.returns);
         }
     }
     let ends = ends.into_iter().map(|end| offset_of(elf, end)).collect::<Option<Vec<_>>>();
@@ -129,48 +186,6 @@ fn entry(function: &[u8], begin: u64) -> u64 {
     let mut decoder = Decoder::with_ip(64, function, begin, DecoderOptions::NONE);
     let next = decoder.iter().find(|instruction| !harmless.contains(&instruction.mnemonic()));
     next.filter(is_imitated).map_or(begin, |instruction| instruction.ip())
-}
-
-/// Addresses of all instructions by which a function returns; nothing when one of its ways out is not known.
-fn returns(code: &Code<'_>, function: Part) -> Option<BTreeSet<u64>> {
-    let mut found = BTreeSet::new();
-    let mut parts = vec![function];
-    let mut looked = 0;
-    while let Some((begin, end)) = parts.get(looked).copied() {
-        looked += 1;
-        let mut decoder = Decoder::with_ip(64, code.bytes(begin, end)?, begin, DecoderOptions::NONE);
-        for instruction in &mut decoder {
-            if instruction.is_invalid() {
-                return None;
-            }
-            match instruction.flow_control() {
-                FlowControl::Return => {
-                    found.insert(instruction.ip());
-                }
-                FlowControl::IndirectBranch => return None,
-                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-                    let target = target(&instruction);
-                    if !parts.iter().any(|(begin, end)| (*begin..*end).contains(&target)) {
-                        parts.push(code.part(target)?);
-                    }
-                }
-                FlowControl::Next
-                | FlowControl::Call
-                | FlowControl::IndirectCall
-                | FlowControl::Interrupt
-                | FlowControl::XbeginXabortXend
-                | FlowControl::Exception => {}
-            }
-        }
-        if parts.len() > PARTS {
-            return None;
-        }
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-fn target(instruction: &Instruction) -> u64 {
-    instruction.near_branch_target()
 }
 
 #[cfg(test)]
@@ -193,8 +208,7 @@ mod tests {
     #[test]
     fn a_program_without_openssl_has_no_places() {
         let own = std::fs::read("/proc/self/exe").unwrap();
-        let found = places(&object::File::parse(&*own).unwrap());
-        assert_eq!(found, Err("it lacks functions of OpenSSL 1.1.1"));
-        assert!(library(std::process::id()).is_none());
+        assert_eq!(places(&object::File::parse(&*own).unwrap()), None);
+        assert!(Libraries::default().find(std::process::id()).is_none());
     }
 }

@@ -65,6 +65,7 @@ impl Guest {
         for script in &scripts {
             root.copy(&workspace::root().join(script), &in_guest(script))?;
         }
+        root.certificate()?;
         root.observer(binary)?;
         let programs = python.environment.join("bin");
         let place = programs.display();
@@ -254,6 +255,19 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// A certificate beside the scripts, with its key in the same file.
+    fn certificate(&self) -> Outcome {
+        let file = self.at(Path::new("/vm/certificate.pem"));
+        let mut command = Command::new("openssl");
+        command.args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-newkey", "ec"]);
+        command
+            .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-out"])
+            .arg(&file)
+            .arg("-keyout")
+            .arg(&file);
+        shell::output(&mut command).map(drop)
     }
 
     /// The observer without its debug information, which is most of it. A stand-in that is a script is taken as it is.
