@@ -57,7 +57,7 @@ class Connection:
         answer.begin()
         answer.read()
         return {
-            "path": path, "method": method, "status": answer.status,
+            "path": path, "method": method, "status": answer.status, "scheme": "http",
             "worker": int(answer.headers["X-Worker"]), "master": int(answer.headers["X-Master"]),
         }
 
