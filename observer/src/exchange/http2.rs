@@ -214,11 +214,12 @@ impl Http2 {
         findings: &mut Findings,
     ) -> Result<(), Fault> {
         loop {
-            if self.requests.is_between() && !piece.is_empty() {
+            let event = self.requests.step(&mut piece);
+            if self.requests.has_begun() {
                 let Chunk { at, ready, pid, tid, .. } = *chunk;
                 self.began = Began { pid, tid, at, ready, bytes: 0 };
             }
-            match self.requests.step(&mut piece) {
+            match event {
                 None => return Ok(()),
                 Some(Event::Head { stream, bytes, fields, .. }) if stream > self.last => {
                     self.last = stream;
@@ -244,10 +245,11 @@ impl Http2 {
         findings: &mut Findings,
     ) -> Result<(), Fault> {
         loop {
-            if self.responses.is_between() && !piece.is_empty() {
+            let event = self.responses.step(&mut piece);
+            if self.responses.has_begun() {
                 self.writing = chunk.at;
             }
-            let (stream, ends) = match self.responses.step(&mut piece) {
+            let (stream, ends) = match event {
                 None => return Ok(()),
                 Some(Event::Head { stream, fields, bytes, ends }) => {
                     let at = self.writing;

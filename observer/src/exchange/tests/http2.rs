@@ -121,7 +121,11 @@ fn the_beginning_may_be_in_pieces() {
             bench.reads(rest);
             bench.writes(&ok(1));
             bench.close();
-            assert_eq!(bench.seen().split(' ').nth(1), Some("200"), "{cut} {greeted}");
+            let exchange = &bench.found.exchanges[0];
+            let begins = if cut < PREFACE.len() + SETTINGS.len() + 1 { rest } else { first };
+            let read = 102 + u64::from(begins == rest) * (u64::from(cut > 0) + u64::from(greeted));
+            assert_eq!((exchange.status, exchange.pid), (Some(200), WORKER), "{cut} {greeted}");
+            assert_eq!(exchange.start, KernelTime(read), "{cut} {greeted}");
             assert_eq!(bench.drops(), NONE, "{cut} {greeted}");
         }
     }

@@ -127,6 +127,8 @@ pub struct Parser {
     /// Whose block it is, while its end is not there.
     open: Option<Open>,
     table: Table,
+    /// A frame began in the last step.
+    begun: bool,
 }
 
 /// A block of headers that is not whole.
@@ -187,7 +189,7 @@ impl Parser {
     }
 
     fn of(side: Side, state: State) -> Parser {
-        Parser { side, state, block: Vec::new(), open: None, table: Table::new() }
+        Parser { side, state, block: Vec::new(), open: None, table: Table::new(), begun: false }
     }
 
     /// Bytes that it keeps.
@@ -195,9 +197,9 @@ impl Parser {
         self.block.capacity() + self.table.holds()
     }
 
-    /// Whether the next byte is the first of something new, and not of more headers of what is under way.
-    pub fn is_between(&self) -> bool {
-        self.open.is_none() && matches!(self.state, State::Header { have: 0, .. })
+    /// Whether what the last step ended at had its first byte in there: a frame, but none that goes on with headers.
+    pub fn has_begun(&mut self) -> bool {
+        std::mem::take(&mut self.begun)
     }
 
     /// Takes bytes off the front of `piece` up to the next event; `None` when the piece is used up.
@@ -219,6 +221,7 @@ impl Parser {
                     let Some(taken) = fill(piece, bytes.get_mut(*have..).unwrap_or_default()) else {
                         return Some(self.fail(Fault::Gap));
                     };
+                    self.begun |= *have == 0 && taken > 0 && self.open.is_none();
                     *have += taken;
                     if *have < HEADER {
                         return None;

@@ -81,7 +81,10 @@ fn all_kinds_are_read() {
     let talk = talk();
     let mut piece = Piece::Bytes(&talk);
     while parser.step(&mut piece).is_some() {}
-    assert!(parser.is_between());
+    assert!(parser.has_begun() && !parser.has_begun());
+    assert_eq!(parser.step(&mut Piece::Bytes(&frame(1, 0, 7, b"\x82"))), None);
+    assert!(parser.has_begun());
+    assert!(parser.step(&mut Piece::Bytes(&frame(9, 4, 7, b"\x84"))).is_some() && !parser.has_begun());
 }
 
 proptest! {
