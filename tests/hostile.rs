@@ -27,6 +27,11 @@ fn whatever_is_said_the_next_request_is_right() {
 }
 
 #[test]
+fn whatever_is_said_in_frames_the_next_request_is_right() {
+    play("http2", hostile::http2);
+}
+
+#[test]
 fn whatever_is_on_the_ring_nothing_panics() {
     play("records", hostile::records);
 }

@@ -1,8 +1,9 @@
 //! HTTP/2 as gunicorn serves it, over TLS and without: each stream is one segment, as right as one of HTTP/1.
-#![expect(clippy::expect_used, reason = "this is how a test fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -19,6 +20,7 @@ use harness::request::Request;
 use harness::stage::Stage;
 use harness::stage::must;
 use harness::stage::package;
+use harness::stage::tool;
 use harness::tls::Version;
 use harness::verdict::Expectation;
 use serde::Deserialize;
@@ -37,6 +39,22 @@ enum How {
     Prior,
     /// Asked for over HTTP/1.
     Upgrade,
+}
+
+impl How {
+    /// A gunicorn that is spoken to so.
+    fn launch(self, launch: Launch) -> Launch {
+        let launch = launch.python(&python()).args(&["--http-protocols", "h2,h1"]);
+        match self {
+            How::Tls => launch.tls(Version::New),
+            How::Prior => launch.args(&["--http2-cleartext", "prior-knowledge"]),
+            How::Upgrade => launch.args(&["--http2-cleartext", "both"]),
+        }
+    }
+}
+
+fn python() -> Python {
+    Python::with(Path::new("python3"), &package().join("apps/http2.txt"))
 }
 
 /// What the client is to ask.
@@ -100,17 +118,22 @@ fn large() -> Vec<Ask> {
     // Their code is twice as long.
     let long = || ["x-a", "x-b", "x-c", "x-d"].map(|name| (name, "~|".repeat(3_900))).to_vec();
     vec![
+        get("plain"), // what an upgrade asks for has no body
         Ask { body: 3 << 20, ..ask("POST", "echo") },
         Ask { query: "?kib=3000", ..get("large") },
         Ask { headers: long(), ..get("plain") },
         Ask { body: 200_000, headers: long(), ..ask("POST", "echo") },
-        get("plain"),
     ]
 }
 
-fn send(gunicorn: &Gunicorn, python: &Python, how: How, connections: &[Vec<Ask>]) -> Vec<Answer> {
+fn port(gunicorn: &Gunicorn) -> SocketAddr {
     let (Address::Tcp(to) | Address::Tls(to, _)) = gunicorn.address() else { panic!("no port") };
-    let mut command = Command::new(python.script("python"));
+    *to
+}
+
+fn send(gunicorn: &Gunicorn, how: How, connections: &[Vec<Ask>]) -> Vec<Answer> {
+    let to = port(gunicorn);
+    let mut command = Command::new(python().script("python"));
     command.arg(package().join("apps/http2_client.py")).arg(to.ip().to_string()).arg(to.port().to_string());
     command.arg(match how {
         How::Tls => "tls",
@@ -148,25 +171,15 @@ fn sent(answers: Vec<Answer>, how: How) -> Vec<Sent> {
 
 fn run(class: &'static str, app: &'static str, extra: &[&str]) {
     let stage = Stage::enter(&format!("http2_{class}"));
-    let python = Python::with(Path::new("python3"), &package().join("apps/http2.txt"));
     let observer = Observer::start(&[]);
     let mut all = Vec::new();
     for how in [How::Tls, How::Prior, How::Upgrade] {
-        let launch = Launch::new(class, app).python(&python).args(extra).args(&["--http-protocols", "h2,h1"]);
-        let launch = match how {
-            How::Tls => launch.tls(Version::New),
-            How::Prior => launch.args(&["--http2-cleartext", "prior-knowledge"]),
-            How::Upgrade => launch.args(&["--http2-cleartext", "both"]),
-        };
-        let gunicorn = Gunicorn::start(&stage, &launch);
+        let gunicorn = Gunicorn::start(&stage, &how.launch(Launch::new(class, app).args(extra)));
         observer.wait_instances(&gunicorn.workers());
         let caller = vec![("sw8", CALLER.to_owned()), ("sw8-correlation", String::new())];
         let traced = Ask { headers: caller, ..get("plain") };
-        let mut connections = vec![mixed(), mixed(), vec![get("plain"), traced]];
-        if how != How::Upgrade {
-            connections.push(large());
-        }
-        let answers = send(&gunicorn, &python, how, &connections);
+        let connections = vec![mixed(), mixed(), vec![get("plain"), traced], large()];
+        let answers = send(&gunicorn, how, &connections);
         let sizes: BTreeMap<&str, usize> =
             answers.iter().map(|answer| (answer.path.as_str(), answer.size)).collect();
         for ask in connections.iter().flatten().filter(|ask| ask.body > 0) {
@@ -207,4 +220,93 @@ fn asgi() {
 #[test]
 fn asgi_uvloop() {
     run("asgi", "fastapi_app:app", &["--asgi-loop", "uvloop"]);
+}
+
+/// By its client, in the middle of a body; by the end of its process, with those beside it.
+#[test]
+fn what_is_cut_off_is_an_error() {
+    let stage = Stage::enter("http2_cut");
+    let observer = Observer::start(&[]);
+    for (class, app) in [("gthread", "wsgi_app:app"), ("asgi", "fastapi_app:app")] {
+        let launch = Launch::new(class, app).args(&["--graceful-timeout", "1"]);
+        let gunicorn = Gunicorn::start(&stage, &How::Prior.launch(launch));
+        observer.wait_instances(&gunicorn.workers());
+        let reset = || Ask { body: 3_200, reset: true, ..ask("POST", "echo") };
+        let connections = [
+            vec![reset(), get("plain"), reset(), get("plain")],
+            vec![get("leave"), Ask { query: "?ms=900", ..get("slow") }],
+        ];
+        let answers = send(&gunicorn, How::Prior, &connections);
+        assert_eq!(
+            answers.iter().filter(|answer| answer.status == Some(200)).count(),
+            2,
+            "{}",
+            gunicorn.log()
+        );
+        let wanted: BTreeMap<&str, Option<String>> = answers
+            .iter()
+            .map(|answer| (answer.path.as_str(), answer.status.map(|status| status.to_string())))
+            .collect();
+        let mut seen = BTreeMap::new();
+        observer.wait(PATIENCE, |lines| {
+            let spans = segments(lines, gunicorn.service()).filter_map(|segment| segment.spans.last());
+            let said = spans.map(|span| {
+                assert_eq!(span.is_error, span.tag("http.status_code").is_none());
+                (span.operation.clone(), span.tag("http.status_code").map(str::to_owned))
+            });
+            seen = said.collect();
+            seen.len() == wanted.len()
+        });
+        let seen: BTreeMap<&str, Option<String>> =
+            seen.iter().map(|(path, status)| (path.as_str(), status.clone())).collect();
+        assert_eq!(seen, wanted, "left: reported\n{}", gunicorn.log());
+    }
+    let report = observer.stop();
+    report.assert_code(0);
+    assert_eq!(report.drops(), &BTreeMap::new());
+}
+
+/// nghttp2's, with many streams on each connection, and curl's, which begins in each of the ways.
+#[test]
+fn other_clients_are_read() {
+    const MANY: usize = 600;
+    let stage = Stage::enter("http2_clients");
+    let observer = Observer::start(&[]);
+    for how in [How::Tls, How::Upgrade] {
+        let launch = Launch::new("gthread", "wsgi_app:app").args(&["--threads", "4"]);
+        let gunicorn = Gunicorn::start(&stage, &how.launch(launch));
+        observer.wait_instances(&gunicorn.workers());
+        let scheme = if how == How::Tls { "https" } else { "http" };
+        let url = |path: &str| format!("{scheme}://{}{path}", port(&gunicorn));
+        let said = client("h2load", &["-n", &MANY.to_string(), "-c", "6", "-m", "30", &url("/plain/load")]);
+        assert!(said.contains(&format!("{MANY} succeeded")), "{said}\n{}", gunicorn.log());
+        let knows = if how == How::Tls { "--http2" } else { "--http2-prior-knowledge" };
+        for how in [knows, "--http2"] {
+            let said =
+                client("curl", &["-sSk", how, "-w", "%{http_version}", "-d", "body", &url("/echo/curl")]);
+            assert_eq!(said, "body2", "{how}\n{}", gunicorn.log());
+        }
+        let count = |lines: &[_], path: &str| {
+            let spans = segments(lines, gunicorn.service()).filter_map(|segment| segment.spans.last());
+            spans.filter(|span| span.operation == path && span.tag("http.status_code") == Some("200")).count()
+        };
+        let mut seen = (0, 0);
+        observer.wait(PATIENCE, |lines| {
+            seen = (count(lines, "/plain/load"), count(lines, "/echo/curl"));
+            seen == (MANY, 2)
+        });
+        assert_eq!(seen, (MANY, 2), "{}", observer.stderr());
+    }
+    let report = observer.stop();
+    report.assert_code(0);
+    assert_eq!(report.drops(), &BTreeMap::new());
+}
+
+/// What a program says; it has to succeed.
+fn client(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(tool(program)).args(arguments).output();
+    let output = must(output, format_args!("run {program}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
 }

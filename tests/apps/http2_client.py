@@ -54,17 +54,25 @@ class Connection:
                 break
             if not self.pending() and not select.select([self.socket], [], [], 0.5)[0]:
                 continue
-            data = self.socket.recv(65536)
+            data = self.read()
             if not data:
                 break
             for event in self.h2.receive_data(data):
                 self.take(event)
+        self.open.clear()
         for request in self.requests:
             if "end" not in request:
                 self.end(request, "no end")
         self.h2.close_connection()
         self.write()
         self.socket.close()
+
+    def read(self):
+        """What there is; nothing when the server is gone."""
+        try:
+            return self.socket.recv(65536)
+        except OSError:
+            return b""
 
     def pending(self):
         return self.how == "tls" and self.socket.pending()
@@ -97,14 +105,14 @@ class Connection:
         ]
         body = b"0123456789abcdef" * (request["body"] // 16)
         request.update(start=now(), size=0, left=body)
-        self.open[stream] = request
         self.h2.send_headers(stream, headers, end_stream=not body)
-        if request["reset"]:
-            self.write()
-            time.sleep(0.05)
-            self.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
-            del self.open[stream]
-            self.end(request, None)
+        if not request["reset"]:
+            self.open[stream] = request
+            return
+        self.write()  # and nothing of the body
+        time.sleep(0.05)
+        self.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+        self.end(request, None)
 
     def write(self):
         """Sends what the server has room for."""
@@ -115,7 +123,10 @@ class Connection:
                     break
                 part, request["left"] = request["left"][:room], request["left"][room:]
                 self.h2.send_data(stream, part, end_stream=not request["left"])
-        self.socket.sendall(self.h2.data_to_send())
+        try:
+            self.socket.sendall(self.h2.data_to_send())
+        except OSError:
+            pass  # the server is gone, and reading says so
 
     def take(self, event):
         request = self.open.get(getattr(event, "stream_id", None))

@@ -24,7 +24,7 @@ pub struct Options {
     /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
-    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool, nginx
+    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool, nginx, clients of HTTP/2
     #[arg(long)]
     live: bool,
 }
@@ -68,6 +68,8 @@ impl Part {
             Self::Count => &[Need { package: "valgrind", present: || shell::found("valgrind").is_some() }],
             Self::Live => &[
                 PYTHON,
+                Need { package: "curl", present: || shell::found("curl").is_some() },
+                Need { package: "nghttp2-client", present: || shell::found("h2load").is_some() },
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },
