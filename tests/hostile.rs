@@ -28,6 +28,12 @@ fn whatever_is_said_the_next_request_is_right() {
 }
 
 #[test]
+fn whatever_is_said_in_frames_the_next_request_is_right() {
+    let recorded = Recorded::golden("gthread");
+    play("http2", |data| hostile::http2(&recorded, data));
+}
+
+#[test]
 fn whatever_is_on_the_ring_nothing_panics() {
     let recorded = Recorded::golden("gthread");
     play("records", |data| hostile::records(&recorded, data));

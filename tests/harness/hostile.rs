@@ -37,6 +37,8 @@ use crate::stage::must;
 const NAME: usize = 70;
 /// Where a runtime stands in [`memory`].
 const RUNTIME: u64 = 0x1000;
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two records, in nanoseconds.
 const STEP: u64 = 1_000;
 /// What is asked and answered when all is over.
@@ -117,6 +119,13 @@ impl Talk {
         self.record(&[wire::bytes(&moved), bytes].concat());
     }
 
+    /// All of some bytes move, if there are any.
+    fn say(&mut self, op: u8, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.moved(op, bytes, u32::try_from(bytes.len()).unwrap_or_default());
+        }
+    }
+
     /// So many bytes later; where that was before.
     fn skip(&mut self, op: u8, size: u64) -> u64 {
         let stream = usize::from(op & op::WRITES != 0) + 2 * usize::from(op & op::PLAIN != 0);
@@ -143,13 +152,24 @@ impl Talk {
 
 /// The operations that `data` stands for happen on connections of one worker. Whatever they are, no parser panics, and the
 /// next request on a new connection is reported as ever.
-pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
+pub fn conversation(recorded: &Recorded, data: &[u8]) {
+    talk(recorded, data, &[]);
+}
+
+/// The same on connections whose clients have said that they speak HTTP/2.
+pub fn http2(recorded: &Recorded, data: &[u8]) {
+    talk(recorded, data, PREFACE);
+}
+
+fn talk(recorded: &Recorded, mut data: &[u8], first: &[u8]) {
     let mut talk = Talk::begin(recorded);
     talk.open();
+    talk.say(0, first);
     while let [op, len, rest @ ..] = data {
         if op & op::ANEW != 0 {
             talk.close();
             talk.open();
+            talk.say(op & op::PLAIN, first);
         }
         if op & op::SKIPS != 0 {
             talk.skip(*op, u64::from(*len));
@@ -166,8 +186,8 @@ pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
     talk.close();
     talk.segments();
     talk.open();
-    talk.moved(0, ASKED, u32::try_from(ASKED.len()).unwrap_or_default());
-    talk.moved(op::WRITES, ANSWERED, u32::try_from(ANSWERED.len()).unwrap_or_default());
+    talk.say(0, ASKED);
+    talk.say(op::WRITES, ANSWERED);
     assert_eq!(talk.segments(), ["/after"], "the next request is right");
     no_panic(&talk.pipeline);
 }
