@@ -301,12 +301,13 @@ impl Http2 {
         tidy(&mut self.waiting);
     }
 
-    /// The server answers no stream beyond `last`.
+    /// The server begins to answer no stream beyond `last`.
     fn unserved(&mut self, last: u32, drops: &mut Drops) {
-        while self.waiting.back().is_some_and(|waiting| waiting.number > last.into()) {
-            self.waiting.pop_back();
-            drops.count(Reason::Cut);
-        }
+        let before = self.waiting.len();
+        let is_served =
+            |waiting: &Waiting| waiting.number <= last.into() || waiting.exchange.status.is_some();
+        self.waiting.retain(is_served);
+        drops.add(Reason::Cut, (before - self.waiting.len()) as u64);
     }
 
     /// A request's headers were read.
