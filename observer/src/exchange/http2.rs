@@ -23,6 +23,7 @@ use crate::protocol::http1::RequestHead;
 use crate::protocol::http2::Event;
 use crate::protocol::http2::Fault;
 use crate::protocol::http2::Fields;
+use crate::protocol::http2::PREFACE;
 use crate::protocol::http2::Parser;
 use crate::stats::Drops;
 use crate::stats::Reason;
@@ -65,9 +66,9 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    /// What a connection becomes whose client has so much of its preface still to say. A request that has asked for it is its
+    /// What a connection becomes whose client has said so much of its preface. A request that has asked for it is its
     /// first stream (RFC 7540, 3.2).
-    pub(super) fn after(connection: &mut Connection, preface: &'static [u8]) -> Http2 {
+    pub(super) fn after(connection: &mut Connection, said: u8) -> Http2 {
         let mut waiting = VecDeque::new();
         if let Some(mut first) = connection.upgraded() {
             first.number = 1;
@@ -84,7 +85,7 @@ impl Http2 {
             accepted,
             received,
             sent,
-            requests: Parser::client(preface),
+            requests: Parser::client(PREFACE.get(said.into()..).unwrap_or_default()),
             responses: Parser::server(),
             began: Began::default(),
             writing: KernelTime::default(),
@@ -126,7 +127,7 @@ impl Http2 {
         &mut self,
         moved: &Moved,
         bytes: &[u8],
-        rest: u64,
+        rest: u32,
         receives: bool,
         findings: &mut Findings,
     ) -> Verdict {
