@@ -171,7 +171,7 @@ fn sent(answers: Vec<Answer>, how: How) -> Vec<Sent> {
 
 fn run(class: &'static str, app: &'static str, extra: &[&str]) {
     let stage = Stage::enter(&format!("http2_{class}"));
-    let observer = Observer::start(&[]);
+    let observer = Observer::on(&stage, &[]);
     let mut all = Vec::new();
     for how in [How::Tls, How::Prior, How::Upgrade] {
         let gunicorn = Gunicorn::start(&stage, &how.launch(Launch::new(class, app).args(extra)));
@@ -226,7 +226,7 @@ fn asgi_uvloop() {
 #[test]
 fn what_is_cut_off_is_an_error() {
     let stage = Stage::enter("http2_cut");
-    let observer = Observer::start(&[]);
+    let observer = Observer::on(&stage, &[]);
     for (class, app) in [("gthread", "wsgi_app:app"), ("asgi", "fastapi_app:app")] {
         let launch = Launch::new(class, app).args(&["--graceful-timeout", "1"]);
         let gunicorn = Gunicorn::start(&stage, &How::Prior.launch(launch));
@@ -271,7 +271,7 @@ fn what_is_cut_off_is_an_error() {
 fn other_clients_are_read() {
     const MANY: usize = 600;
     let stage = Stage::enter("http2_clients");
-    let observer = Observer::start(&[]);
+    let observer = Observer::on(&stage, &[]);
     for how in [How::Tls, How::Upgrade] {
         let launch = Launch::new("gthread", "wsgi_app:app").args(&["--threads", "4"]);
         let gunicorn = Gunicorn::start(&stage, &how.launch(launch));

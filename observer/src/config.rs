@@ -106,7 +106,7 @@ pub struct ConfigError {
     why: String,
 }
 
-/// The smallest ring that holds a few of the largest records.
+/// The smallest ring that holds a few of the largest records, but of whole calls of HTTP/2.
 const RING_MIN: u32 = 1 << 16;
 /// The largest that the kernel takes (`kernel/bpf/ringbuf.c`) and a node wants.
 const RING_MAX: u32 = 1 << 30;

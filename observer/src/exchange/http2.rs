@@ -23,6 +23,7 @@ use crate::protocol::http1::RequestHead;
 use crate::protocol::http2::Event;
 use crate::protocol::http2::Fault;
 use crate::protocol::http2::Fields;
+use crate::protocol::http2::PREFACE;
 use crate::protocol::http2::Parser;
 use crate::stats::Drops;
 use crate::stats::Reason;
@@ -65,9 +66,9 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    /// What a connection becomes whose client has so much of its preface still to say. A request that has asked for it is its
+    /// What a connection becomes whose client has said so much of its preface. A request that has asked for it is its
     /// first stream (RFC 7540, 3.2).
-    pub(super) fn after(connection: &mut Connection, preface: &'static [u8]) -> Http2 {
+    pub(super) fn after(connection: &mut Connection, said: u8) -> Http2 {
         let mut waiting = VecDeque::new();
         if let Some(mut first) = connection.upgraded() {
             first.number = 1;
@@ -84,7 +85,7 @@ impl Http2 {
             accepted,
             received,
             sent,
-            requests: Parser::client(preface),
+            requests: Parser::client(PREFACE.get(said.into()..).unwrap_or_default()),
             responses: Parser::server(),
             began: Began::default(),
             writing: KernelTime::default(),
@@ -126,7 +127,7 @@ impl Http2 {
         &mut self,
         moved: &Moved,
         bytes: &[u8],
-        rest: u64,
+        rest: u32,
         receives: bool,
         findings: &mut Findings,
     ) -> Verdict {
@@ -301,12 +302,13 @@ impl Http2 {
         tidy(&mut self.waiting);
     }
 
-    /// The server answers no stream beyond `last`.
+    /// The server begins to answer no stream beyond `last`.
     fn unserved(&mut self, last: u32, drops: &mut Drops) {
-        while self.waiting.back().is_some_and(|waiting| waiting.number > last.into()) {
-            self.waiting.pop_back();
-            drops.count(Reason::Cut);
-        }
+        let before = self.waiting.len();
+        let is_served =
+            |waiting: &Waiting| waiting.number <= last.into() || waiting.exchange.status.is_some();
+        self.waiting.retain(is_served);
+        drops.add(Reason::Cut, (before - self.waiting.len()) as u64);
     }
 
     /// A request's headers were read.

@@ -321,8 +321,8 @@ impl Exchanges {
                 *followed = Followed::WebSocket(Box::new(WebSocket::after(connection)));
                 return;
             }
-            Some(Verdict::Http2 { rest, preface }) => {
-                let mut http2 = Box::new(Http2::after(connection, preface));
+            Some(Verdict::Http2 { rest, said }) => {
+                let mut http2 = Box::new(Http2::after(connection, said));
                 connection.given_up(findings); // what was asked before can only be answered there
                 http2.room = self.room.of(0);
                 let verdict = guarded(|| http2.begin(moved, bytes, rest, receives, findings));

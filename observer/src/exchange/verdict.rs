@@ -12,8 +12,16 @@ pub(super) enum Verdict {
     /// It speaks HTTP/2 from here on.
     Http2 {
         /// Bytes at the end of those that were copied which are to be read so.
-        rest: u64,
-        /// What is to come of its client's preface.
-        preface: &'static [u8],
+        rest: u32,
+        /// Bytes of its client's preface that were read already.
+        said: u8,
     },
+}
+
+impl Verdict {
+    /// It speaks HTTP/2 from the last `rest` bytes on. Of so few bytes a verdict stays in registers.
+    pub(super) fn http2(rest: u64, said: usize) -> Verdict {
+        let rest = u32::try_from(rest).unwrap_or(u32::MAX);
+        Verdict::Http2 { rest, said: u8::try_from(said).unwrap_or(u8::MAX) }
+    }
 }

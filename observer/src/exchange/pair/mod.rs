@@ -31,7 +31,6 @@ use crate::protocol::http1::Request;
 use crate::protocol::http1::RequestHead;
 use crate::protocol::http1::Response;
 use crate::protocol::http1::ResponseHead;
-use crate::protocol::http2::PREFACE;
 use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
@@ -183,8 +182,8 @@ impl Connection {
         if moved.size == 0 {
             return Verdict::Follow;
         }
-        if let Some(preface) = self.greets(chunk.bytes) {
-            return Verdict::Http2 { rest: chunk.bytes.len() as u64, preface };
+        if let Some(said) = self.greets(chunk.bytes) {
+            return Verdict::http2(chunk.bytes.len() as u64, said);
         }
         self.answered = true;
         self.shaken |= chunk.lost > 0;
@@ -288,10 +287,7 @@ impl Connection {
                 Some(Event::Head(head)) => self.asked(head, &mut findings.drops),
                 Some(Event::Ended) => self.reading = None,
                 Some(Event::Failed(Fault::Tls)) if !self.decrypted => return Verdict::Encrypted,
-                Some(Event::Failed(Fault::Http2)) => {
-                    let preface = PREFACE.get(PREFACE_LINE..).unwrap_or_default();
-                    return Verdict::Http2 { rest: piece.len(), preface };
-                }
+                Some(Event::Failed(Fault::Http2)) => return Verdict::http2(piece.len(), PREFACE_LINE),
                 Some(Event::Failed(fault)) => {
                     // A request whose head was read is told, wherever its body ends.
                     if self.reading.take().is_none() {
@@ -400,9 +396,7 @@ impl Connection {
                     self.ended(at, findings);
                     return Verdict::WebSocket(piece.len());
                 }
-                Some(Event::Failed(Fault::Http2)) => {
-                    return Verdict::Http2 { rest: piece.len(), preface: PREFACE };
-                }
+                Some(Event::Failed(Fault::Http2)) => return Verdict::http2(piece.len(), 0),
                 Some(Event::Failed(Fault::Upgraded)) => {
                     findings.drops.count(Reason::Upgraded);
                     self.ended(at, findings);

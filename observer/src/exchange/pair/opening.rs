@@ -18,7 +18,7 @@ impl Connection {
     /// What a read says of a connection that was not accepted and on which nothing is recognised.
     pub(super) fn unknown_read(&mut self, bytes: &[u8], drops: &mut Drops) -> Verdict {
         if bytes.starts_with(PREFACE) {
-            return Verdict::Http2 { rest: bytes.len() as u64, preface: PREFACE };
+            return Verdict::http2(bytes.len() as u64, 0);
         }
         if http2::is_request(bytes) {
             drops.count(Reason::Http2); // what its headers build upon was not seen
@@ -46,12 +46,13 @@ impl Connection {
         if drained && verdict == Verdict::Follow { Verdict::GiveUp } else { verdict }
     }
 
-    /// A server that knows what is spoken may speak first: so much is then to come of what its client says first.
-    pub(super) fn greets(&self, bytes: &[u8]) -> Option<&'static [u8]> {
+    /// A server that knows what is spoken may speak first: so many bytes of the preface has its client said then.
+    pub(super) fn greets(&self, bytes: &[u8]) -> Option<usize> {
         if self.read > 0 || !http2::is_server(bytes) {
             return None;
         }
-        PREFACE.strip_prefix(self.requests.head())
+        let said = self.requests.head();
+        PREFACE.starts_with(said).then_some(said.len())
     }
 
     /// The request that asked for HTTP/2, if the server has agreed.

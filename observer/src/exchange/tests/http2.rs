@@ -163,11 +163,12 @@ fn a_process_ends_with_its_streams() {
 #[test]
 fn what_a_server_says_it_will_not_serve_is_counted() {
     let mut bench = Bench::http2();
-    bench.reads(&[get(1, "/a"), get(3, "/b"), get(5, "/c")].concat());
+    bench.reads(&[get(1, "/a"), get(3, "/b"), get(5, "/c"), get(7, "/d")].concat()); // 104
+    bench.writes(&frame(1, END_HEADERS, 7, b"\x88"));
     bench.writes(&frame(7, 0, 0, b"\0\0\0\x01\0\0\0\0"));
-    bench.writes(&ok(1));
+    bench.writes(&ok(1)); // 107
     bench.close();
-    assert_eq!(bench.seen(), "/a 200 106");
+    assert_eq!(bench.seen(), "/a 200 107, !/d 200 108");
     assert_eq!(bench.drops(), [("cut", 2)]);
 }
 
