@@ -55,7 +55,7 @@ pub(super) fn functions<'a>(
         search.near(bio).iter().any(|near| near.contains(&makes)).then_some(())?;
         let (makes, set_fd) = (search.body(makes)?, search.body(set_fd)?);
         let made = only(makes.calls.intersection(&set_fd.calls).copied())?;
-        let accepts = search.accepts(&makes, handshake)?;
+        let accepts = search.accepts(&makes)?;
         // Without `SSL_free`: the next session at its address passes `SSL_set_bio`, which forgets the last one.
         Some([read, read_ex, write, write_ex, Some(made), Some(accepts), Some(handshake), None])
     };
@@ -141,27 +141,18 @@ impl Search<'_> {
         Some(if is_plain { (Some(mover), None) } else { (None, Some(mover)) })
     }
 
-    /// `SSL_set_accept_state`. What makes sessions calls it and `SSL_set_connect_state`, and so do `SSL_accept` and
-    /// `SSL_connect` before they jump to the handshake. The one sets `server` to 1, the other to 0.
-    fn accepts(&mut self, makes: &Body, handshake: u64) -> Option<u64> {
-        let own = self.body(handshake)?;
-        let callers: BTreeSet<Part> =
-            self.code.callers(handshake).filter(|part| !own.parts.contains(part)).collect();
-        let callers = callers.into_iter().filter_map(|part| self.body(part.0));
-        let callers = callers.filter(|body| body.parts.iter().any(|part| part.0 == handshake));
-        let called: BTreeSet<u64> = callers.flat_map(|body| body.calls.clone()).collect();
-        let both: Vec<u64> =
-            called.intersection(&makes.calls).filter(|call| !own.calls.contains(call)).copied().collect();
-        let [one, other] = *both else { return None };
-        let [one_sets, other_sets] = [one, other].map(|function| self.sets(function));
-        let is_one = |sets: &Sets, unsets: &Sets| {
-            sets.iter().any(|(to, value)| *value == 1 && unsets.contains(&(*to, 0)))
-        };
-        match (is_one(&one_sets, &other_sets), is_one(&other_sets, &one_sets)) {
-            (true, false) => Some(one),
-            (false, true) => Some(other),
-            _ => None,
-        }
+    /// `SSL_set_accept_state`. What makes sessions calls it or `SSL_set_connect_state`, the only two that do the same but for
+    /// one number, `server`: it is 1 after the one and 0 after the other.
+    fn accepts(&mut self, makes: &Body) -> Option<u64> {
+        let called = makes.calls.iter().filter_map(|call| Some((*call, self.body(*call)?, self.sets(*call))));
+        let called: Vec<(u64, Rc<Body>, Sets)> = called.collect();
+        let pairs = called.iter().flat_map(|one| called.iter().map(move |other| (one, other)));
+        let servers = pairs.filter(|((_, body, sets), (_, other_body, other_sets))| {
+            let (ones, zeros) = (only(sets.difference(other_sets)), only(other_sets.difference(sets)));
+            let differ = ones.zip(zeros).is_some_and(|(one, zero)| one.1 == 1 && *zero == (one.0, 0));
+            differ && !body.calls.is_disjoint(&other_body.calls)
+        });
+        only(servers.map(|((server, ..), _)| *server))
     }
 
     /// Which numbers of four bytes a function puts where behind a pointer.
