@@ -115,6 +115,9 @@ impl Facts {
 pub const RECEIVE_CAP: usize = 16_384;
 /// The longest prefix that is copied of one write, in bytes.
 pub const SEND_CAP: usize = 4_096;
+/// The longest prefix that is copied of one call where all bytes are wanted, in bytes: as much as a client of HTTP/2 may have
+/// under way unless its server allows more, with what is around it, twice.
+pub const WHOLE_CAP: usize = 131_072;
 /// The longest piece of a program's arguments and environment in one record, in bytes.
 pub const PROGRAM_PIECE: usize = 16_384;
 /// How many such pieces are copied; what lies beyond is not seen.

@@ -96,6 +96,9 @@ pub mod wanted {
     pub const NOTHING: u32 = 1;
     /// How many bytes each call moves.
     pub const SIZES: u32 = 2;
+    /// All of its bytes, not only the first of each call: it speaks HTTP/2, whose heads may stand anywhere. The probes see
+    /// that themselves: until the observer could say so, bytes would be missing.
+    pub const WHOLE: u32 = 3;
 }
 
 /// What [`Socket::cipher`] says.

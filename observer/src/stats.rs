@@ -12,7 +12,7 @@ pub enum Reason {
     ShortRecord = 101,
     /// Bytes that were lost or not copied hid a message. One whose head was seen is told all the same.
     Gap = 102,
-    /// Bytes that are not HTTP/1 on a connection that a worker reads.
+    /// Bytes that are no HTTP on a connection that a worker reads.
     NotHttp = 103,
     /// A head larger than the limit, or than what is left of the one for all heads that are held.
     HeadTooLarge = 104,
@@ -40,7 +40,7 @@ pub enum Reason {
     Upgraded = 115,
     /// A connection that the worker itself encrypts.
     Tls = 116,
-    /// A connection that speaks HTTP/2 from its first byte.
+    /// A connection that speaks HTTP/2 and cannot be read: it was there before, or what is said on it is malformed.
     Http2 = 117,
     /// A connection that speaks uwsgi's protocol.
     Uwsgi = 118,

@@ -1,11 +1,20 @@
-//! Bytes of any kind as what a worker reads and writes, or as what stands on the ring: for `cargo fuzz`, and for its corpus
-//! in every run of the tests.
+//! Bytes of any kind as what a worker reads and writes, as what stands on the ring, or as a target's files and memory: for
+//! `cargo fuzz`, and for its corpus in every run of the tests.
 #![expect(clippy::panic, reason = "the harness ends a test by panicking")]
 
+use std::os::unix::fs::FileExt as _;
+
+use object::File;
 use observer::identity::naming::Given;
 use observer::identity::target::Targets;
 use observer::pipeline::Pipeline;
 use observer::pipeline::output::Output;
+use observer::python::collector;
+use observer::python::image::Image;
+use observer::python::modules;
+use observer::python::modules::Modules;
+use observer::python::openssl;
+use observer::python::runtime::Runtime;
 use observer::report::encode;
 use observer::stats::Reason;
 use observer::trace::rules::Chosen;
@@ -26,6 +35,10 @@ use crate::stage::must;
 
 /// The longest name of a service or an instance that OAP stores, in characters.
 const NAME: usize = 70;
+/// Where a runtime stands in [`memory`].
+const RUNTIME: u64 = 0x1000;
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two records, in nanoseconds.
 const STEP: u64 = 1_000;
 /// What is asked and answered when all is over.
@@ -106,6 +119,13 @@ impl Talk {
         self.record(&[wire::bytes(&moved), bytes].concat());
     }
 
+    /// All of some bytes move, if there are any.
+    fn say(&mut self, op: u8, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.moved(op, bytes, u32::try_from(bytes.len()).unwrap_or_default());
+        }
+    }
+
     /// So many bytes later; where that was before.
     fn skip(&mut self, op: u8, size: u64) -> u64 {
         let stream = usize::from(op & op::WRITES != 0) + 2 * usize::from(op & op::PLAIN != 0);
@@ -132,13 +152,24 @@ impl Talk {
 
 /// The operations that `data` stands for happen on connections of one worker. Whatever they are, no parser panics, and the
 /// next request on a new connection is reported as ever.
-pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
+pub fn conversation(recorded: &Recorded, data: &[u8]) {
+    talk(recorded, data, &[]);
+}
+
+/// The same on connections whose clients have said that they speak HTTP/2.
+pub fn http2(recorded: &Recorded, data: &[u8]) {
+    talk(recorded, data, PREFACE);
+}
+
+fn talk(recorded: &Recorded, mut data: &[u8], first: &[u8]) {
     let mut talk = Talk::begin(recorded);
     talk.open();
+    talk.say(0, first);
     while let [op, len, rest @ ..] = data {
         if op & op::ANEW != 0 {
             talk.close();
             talk.open();
+            talk.say(op & op::PLAIN, first);
         }
         if op & op::SKIPS != 0 {
             talk.skip(*op, u64::from(*len));
@@ -155,8 +186,8 @@ pub fn conversation(recorded: &Recorded, mut data: &[u8]) {
     talk.close();
     talk.segments();
     talk.open();
-    talk.moved(0, ASKED, u32::try_from(ASKED.len()).unwrap_or_default());
-    talk.moved(op::WRITES, ANSWERED, u32::try_from(ANSWERED.len()).unwrap_or_default());
+    talk.say(0, ASKED);
+    talk.say(op::WRITES, ANSWERED);
     assert_eq!(talk.segments(), ["/after"], "the next request is right");
     no_panic(&talk.pipeline);
 }
@@ -225,6 +256,28 @@ mod field {
     pub(super) const TARGET: u8 = 8;
     pub(super) const EXCLUSION: u8 = 9;
     pub(super) const COUNT: u8 = 10;
+}
+
+/// `data` is the file of an interpreter and of OpenSSL. Whatever it is, no reader panics, and what is found lies in it.
+/// Returns what was found: the release, the collector, OpenSSL.
+pub fn program(data: &[u8]) -> [bool; 3] {
+    let Ok(elf) = File::parse(data) else { return [false; 3] };
+    let image = Image::of(&elf, "python3.11");
+    let passage = collector::passage(&elf);
+    let places = openssl::places(&elf).and_then(Result::ok);
+    [image.is_some(), passage.is_some(), places.is_some()]
+}
+
+/// `data` is the memory of an interpreter from its runtime on, behind a byte that says of which release it is. Whatever it
+/// is, no reader panics. Returns the modules that were found.
+pub fn memory(data: &[u8]) -> Option<Modules> {
+    let (release, bytes) = data.split_first()?;
+    let file = must(tempfile::tempfile(), "make a file");
+    must(file.write_all_at(bytes, RUNTIME), "write a file");
+    let mut runtime = Runtime::in_file(7 + release % 10, RUNTIME, file).ok()?;
+    runtime.read();
+    runtime.anchors();
+    modules::read(&runtime, &["flask", "bottle"], Some(("app", "app")))
 }
 
 fn no_panic(pipeline: &Pipeline) {

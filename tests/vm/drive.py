@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 
+import classes
 import compare
 import lives
 
@@ -98,14 +99,14 @@ def start_observer(variant):
     return observer
 
 
-def start_gunicorn(name, number, workers, *options, **environment):
+def start_gunicorn(name, number, workers, *options, app="app:app", **environment):
     return Process(name, [
-        GUNICORN, "app:app", "--workers", str(workers), "--bind", f"127.0.0.1:{PORT + number}", *options,
+        GUNICORN, app, "--workers", str(workers), "--bind", f"127.0.0.1:{PORT + number}", *options,
     ], SW_AGENT_NAME=name, **environment)
 
 
 class Stage:
-    """The gunicorns of one case. Requests to the first are compared one by one, and some to `sealed`, over TLS."""
+    """The gunicorns of one case. Requests to the first and to `kept` are compared one by one, and some to `sealed`, over TLS."""
 
     def __init__(self, started):
         self.started, self.truth, self.threads, self.troubles = started, lives.Truth(), [], []
@@ -114,7 +115,11 @@ class Stage:
         self.upgrade = self.life("upgrade", 2, 1)
         self.sealed = self.life("sealed", 4, 1, "--certfile", CERTIFICATE, "--keyfile", CERTIFICATE)
         self.sealed.is_sealed = True
-        self.child = None
+        self.kept = {
+            name: self.life(name, 10 + number, 1, "--keep-alive", classes.IDLE_SECONDS, *options, app=app)
+            for number, (name, (app, *options)) in enumerate(classes.CLASSES.items())
+        }
+        self.connections, self.child = {}, None
 
     def life(self, name, number, workers, *options, **environment):
         process = start_gunicorn(name, number, workers, *options, **environment)
@@ -122,8 +127,14 @@ class Stage:
         return lives.Life(self.truth, process, PORT + number, workers)
 
     def settle(self):
-        for life in (self.web, self.many, self.upgrade, self.sealed):
+        for life in (self.web, self.many, self.upgrade, self.sealed, *self.kept.values()):
             life.settle()
+
+    def connect(self):
+        """One connection to each of `kept`, on which something was asked."""
+        for name, life in self.kept.items():
+            self.connections[name] = classes.Connection(life.port)
+            self.connections[name].ask(["plain"])
 
     def begin(self):
         """Lets the others live and die beside the requests."""
@@ -149,6 +160,13 @@ class Stage:
         for pid in tired:
             self.truth.end(pid, "recycle")
         self.web.settle(without=tired)
+
+    def serve_kept(self):
+        """Service to what was asked of it over its connection."""
+        asked = {name: classes.serve(connection) for name, connection in self.connections.items()}
+        for life in self.kept.values():
+            life.stop()
+        return asked
 
     def end(self):
         for thread in self.threads:
@@ -194,10 +212,14 @@ def run(case):
             started.append(observer := start_observer(case))
         stage = Stage(started)
         stage.settle()
+        stage.connect()
         if late:
+            for connection in stage.connections.values():
+                connection.asked.clear()  # nobody was there to see it
             stage.child = stage.many.fork()
             started.append(observer := start_observer(None))
-            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 10)
+            wait(READY_SECONDS, "instances of running gunicorns", lambda: count(observer, "instance") >= 20)
+        asked = stage.serve_kept()  # before the others' ends, some of which are a matter of seconds
         stage.begin()
         requests = [ask(kind, number * len(KINDS) + index, stage.web)
                     for number in range(ROUNDS) for index, kind in enumerate(KINDS)]
@@ -208,10 +230,11 @@ def run(case):
         stage.recycled()
         stage.web.stop()
         stage.sealed.stop()
+        asked |= {"web": requests, "sealed": secrets}
         problems += stage.end()
         try:
             gone = len(stage.truth.roles)
-            wait(20, "all segments and ends", lambda: count(observer, "segment") >= len(requests) + len(secrets)
+            wait(20, "all segments and ends", lambda: count(observer, "segment") >= sum(map(len, asked.values()))
                  and observer.output().count('"role":null') >= gone)
         except Failed:
             pass  # the comparison names the missing ones
@@ -219,8 +242,8 @@ def run(case):
             problems.append(f"sw-observe ended with {status} on TERM")
         if "panicked" in observer.output(1):
             problems.append("sw-observe panicked")
-        problems += compare.differences(requests, observer.output(), os.uname().nodename, "web")
-        problems += compare.differences(secrets, observer.output(), os.uname().nodename, "sealed")
+        for service, requests in asked.items():
+            problems += compare.differences(requests, observer.output(), os.uname().nodename, service)
         problems += compare.lives(stage.truth, observer.output())
         if late:
             say("variants", json.dumps(compare.variants(observer.output()), sort_keys=True))

@@ -26,7 +26,7 @@ pub struct Options {
     /// For the demo: Python with virtual environments
     #[arg(long)]
     demo: bool,
-    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool, nginx
+    /// For the live tests: what starts a gunicorn in them, newer Pythons, promtool, nginx, clients of HTTP/2
     #[arg(long)]
     live: bool,
 }
@@ -75,6 +75,8 @@ impl Part {
                 Need { package: "python3-venv", present: || python("/usr/bin/python3") },
                 Need { package: "libssl-dev", present: || Path::new("/usr/include/openssl/ssl.h").is_file() },
                 MAVEN,
+                Need { package: "curl", present: || shell::found("curl").is_some() },
+                Need { package: "nghttp2-client", present: || shell::found("h2load").is_some() },
                 Need { package: "crun", present: || shell::found("crun").is_some() },
                 Need { package: "dash", present: || shell::found("dash").is_some() },
                 Need { package: "dumb-init", present: || shell::found("dumb-init").is_some() },

@@ -4,7 +4,9 @@ use observer_ebpf::config::ABSENT;
 use observer_ebpf::config::RECEIVE_CAP;
 use observer_ebpf::config::SEGMENTS;
 use observer_ebpf::config::SEND_CAP;
+use observer_ebpf::config::WHOLE_CAP;
 use observer_ebpf::counter::Drop;
+use observer_ebpf::key::Socket;
 use observer_ebpf::key::wanted;
 use observer_ebpf::key::watch;
 use observer_ebpf::record::AF_UNIX;
@@ -25,6 +27,16 @@ use crate::tls;
 
 /// `MSG_OOB | MSG_PEEK | MSG_ERRQUEUE`: such a call does not move the stream.
 pub const MSG_ASIDE: u64 = 1 | 2 | 0x2000;
+
+/// How the preface of HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: [u8; 4] = *b"PRI ";
+/// How long the answer is with which gunicorn goes over to HTTP/2 when it is asked to, and what it has where.
+const AGREED_LEN: u64 = 71;
+const AGREED_AT: u64 = 64;
+const AGREED: [u8; 4] = *b"h2c\r";
+/// The type of a frame of a body, and the bytes of a frame's header (RFC 9113, 4.1).
+const DATA: u8 = 0;
+const FRAME_HEADER: u64 = 9;
 
 /// How a call's buffers are described.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -229,9 +241,10 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         return Some(());
     }
     if socket.wanted == wanted::SIZES {
-        piece(&mut record, 0, size, receives);
+        piece(&mut record, 0, size, 0);
         return Some(());
     }
+    let cap = cap(socket, &call.buffers, offset, size, receives);
     let mut skip = call.buffers.skip;
     let mut n = 0u32;
     while n < SEGMENTS as u32 {
@@ -240,7 +253,7 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         let take = len.saturating_sub(skip).min(left);
         skip = 0;
         if take > 0 {
-            piece(&mut record, base, take, receives);
+            piece(&mut record, base, take, cap);
             left -= take;
         }
         if left == 0 {
@@ -248,8 +261,34 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         }
         n += 1;
     }
-    piece(&mut record, 0, left, receives);
+    piece(&mut record, 0, left, 0);
     Some(())
+}
+
+/// How much of a buffer is copied: all of it where the client began with the preface of HTTP/2 or the server agreed to go over to
+/// it, except of a write of one frame of a body, whose header is enough.
+#[inline(always)]
+pub fn cap(socket: &mut Socket, buffers: &Buffers, offset: u64, size: u64, receives: bool) -> u64 {
+    let begins = receives && offset == 0;
+    let agrees = !receives && size == AGREED_LEN;
+    let is_large = !receives && size > SEND_CAP as u64 && socket.wanted == wanted::WHOLE;
+    let mut is_body = false;
+    if begins || agrees || is_large {
+        let base = segment(buffers, 0, size).map_or(0, |(base, _)| base.wrapping_add(buffers.skip));
+        let at = if agrees { AGREED_AT } else { 0 };
+        let word = kernel::read_user::<[u8; 4]>(base.wrapping_add(at)).unwrap_or_default();
+        if (begins && word == PREFACE) || (agrees && word == AGREED) {
+            socket.wanted = wanted::WHOLE;
+        }
+        let [a, b, c, kind] = word;
+        is_body =
+            is_large && kind == DATA && u64::from(u32::from_be_bytes([0, a, b, c])) + FRAME_HEADER == size;
+    }
+    match (socket.wanted == wanted::WHOLE && !is_body, receives) {
+        (true, _) => WHOLE_CAP as u64,
+        (false, true) => RECEIVE_CAP as u64,
+        (false, false) => SEND_CAP as u64,
+    }
 }
 
 /// Base and length of the `n`th buffer.
@@ -277,13 +316,13 @@ pub fn counted<T>(value: Option<T>, reason: Drop) -> Option<T> {
     value
 }
 
-/// Reports the next `size` bytes of a call; they stand at `base`, or cannot be copied when it is 0.
+/// Reports the next `size` bytes of a call, and copies at most `cap` of them; they stand at `base`, or cannot be copied when
+/// it is 0.
 ///
 /// A function of its own: inlined into the loop over buffers it would make the verifier walk every
 /// combination of sizes.
 #[inline(never)]
-pub fn piece(record: &mut Moved, base: u64, size: u64, receives: bool) {
-    let cap = if receives { RECEIVE_CAP } else { SEND_CAP } as u64;
+pub fn piece(record: &mut Moved, base: u64, size: u64, cap: u64) {
     let copied = if base == 0 { 0 } else { size.min(cap) };
     record.size = size as u32;
     match copied {
@@ -291,7 +330,9 @@ pub fn piece(record: &mut Moved, base: u64, size: u64, receives: bool) {
         1..=256 => framed::<256>(record, base, copied),
         257..=1_024 => framed::<1_024>(record, base, copied),
         1_025..=4_096 => framed::<4_096>(record, base, copied),
-        _ => framed::<RECEIVE_CAP>(record, base, copied),
+        4_097..=16_384 => framed::<RECEIVE_CAP>(record, base, copied),
+        16_385..=65_536 => framed::<65_536>(record, base, copied),
+        _ => framed::<WHOLE_CAP>(record, base, copied),
     }
     record.offset += size;
 }

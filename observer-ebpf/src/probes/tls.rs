@@ -19,6 +19,8 @@ use crate::emit;
 use crate::entry;
 use crate::filter;
 use crate::io;
+use crate::io::Buffers;
+use crate::io::Shape;
 use crate::kernel;
 use crate::maps::CIPHERS;
 use crate::maps::SESSIONS;
@@ -185,8 +187,12 @@ pub fn end(cx: &ProbeContext) -> Option<()> {
         header.at = call.at; // when the peer could see it, and not when the library came back
     }
     let mut record = Moved { header, conn: socket.conn, offset, ready, size: 0, flags: moved::PLAIN };
-    let base = if socket.wanted == wanted::SIZES { 0 } else { call.base };
-    io::piece(&mut record, base, size, receives);
+    let buffers = Buffers { shape: Shape::Buffer, segments: 1, base: call.base, skip: 0 };
+    let (base, cap) = match socket.wanted {
+        wanted::SIZES => (0, 0),
+        _ => (call.base, io::cap(socket, &buffers, offset, size, receives)),
+    };
+    io::piece(&mut record, base, size, cap);
     Some(())
 }
 

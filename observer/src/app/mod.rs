@@ -292,7 +292,7 @@ impl Observer {
         if self.ticks.is_multiple_of(LOSS_TICKS) {
             self.sinks.warn_of_losses(self.pipeline.drops());
             self.sessions.explain(self.pipeline.drops().get(Reason::Tls));
-            self.sessions.forget_ended(&mut self.probes);
+            self.sessions.forget_unused(&mut self.probes);
         }
         self.sinks.flush();
     }
@@ -354,11 +354,13 @@ impl Observer {
                     self.sessions.look(instance.process, &mut self.probes);
                     self.sinks.take(output);
                 }
-                Output::Bye(_)
-                | Output::Segment(_)
-                | Output::Event(_)
-                | Output::Role(_)
-                | Output::Meters(_) => self.sinks.take(output),
+                Output::Bye(ref instance) => {
+                    self.sessions.ended(instance.process);
+                    self.sinks.take(output);
+                }
+                Output::Segment(_) | Output::Event(_) | Output::Role(_) | Output::Meters(_) => {
+                    self.sinks.take(output)
+                }
             }
         }
         self.outputs = outputs; // for its room: answers left nothing in the other one

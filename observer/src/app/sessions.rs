@@ -57,9 +57,13 @@ impl Sessions {
         self.users.insert(key, User { file, looks: looks + 1 });
     }
 
+    /// A process ended.
+    pub fn ended(&mut self, key: ProcessKey) {
+        self.users.remove(&key);
+    }
+
     /// Takes the probes out of files whose processes have all ended.
-    pub fn forget_ended(&mut self, probes: &mut Probes) {
-        self.users.retain(|key, _| facts::start(key.pid) == Some(key.start));
+    pub fn forget_unused(&mut self, probes: &mut Probes) {
         let used = self.users.values().filter_map(|user| user.file).collect();
         probes.keep_sessions(&used);
     }

@@ -1,4 +1,5 @@
 //! Request and response paired, with their times and the process that served them.
+mod http2;
 mod pair;
 mod room;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::stream::Connections;
 use crate::stream::Displaced;
 use crate::stream::Known;
 use compact_str::CompactString;
+use http2::Http2;
 use observer_ebpf::record::AF_INET;
 use observer_ebpf::record::AF_INET6;
 use observer_ebpf::record::AF_UNIX;
@@ -168,6 +170,7 @@ enum Followed {
     Encrypted(Box<Encrypted>),
     /// Its handshake is over.
     WebSocket(Box<WebSocket>),
+    Http2(Box<Http2>),
     /// Given up; kept so that records still on their way do not open it again.
     No,
 }
@@ -191,6 +194,7 @@ impl Exchanges {
     pub fn opened(&mut self, opened: &Opened, findings: &mut Findings) {
         match self.connections.touch(opened.conn) {
             Known::There(Followed::Yes(connection)) => connection.learn_ends(Ends::of(opened)),
+            Known::There(Followed::Http2(http2)) => http2.learn_ends(Ends::of(opened)),
             Known::There(Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::No) | Known::Over => {}
             Known::Not => {
                 let accepted = (opened.accepted == 1).then_some(KernelTime(opened.header.at));
@@ -222,6 +226,12 @@ impl Exchanges {
                 }
             }
             Some(Followed::Encrypted(_)) => findings.drops.count(Reason::Tls),
+            Some(Followed::Http2(mut http2)) => {
+                let at = KernelTime(closed.header.at);
+                self.room.change(http2.held, 0);
+                http2.closed(at, findings);
+                http2.idle(at, findings);
+            }
             Some(Followed::WebSocket(_) | Followed::No) | None => {}
         }
     }
@@ -233,6 +243,10 @@ impl Exchanges {
                 Followed::Yes(connection) => {
                     connection.exited(pid, at, findings);
                     connection.turn(at, findings);
+                }
+                Followed::Http2(http2) => {
+                    http2.exited(pid, at, findings);
+                    http2.turn(at, findings);
                 }
                 Followed::Encrypted(encrypted) if encrypted.pid == pid => {
                     findings.drops.count(Reason::Tls);
@@ -267,7 +281,15 @@ impl Exchanges {
             Followed::WebSocket(socket) if socket.decrypted == is_plain => {
                 return findings.carried.push(socket.moved(moved, receives));
             }
-            Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::No => return,
+            Followed::Http2(http2) if http2.decrypted == is_plain => {
+                http2.room = self.room.of(http2.held);
+                let verdict = guarded(|| http2.moved(moved, bytes, receives, findings));
+                if !settle(&mut self.room, http2, verdict, moved, findings) {
+                    *followed = Followed::No;
+                }
+                return;
+            }
+            Followed::Encrypted(_) | Followed::WebSocket(_) | Followed::Http2(_) | Followed::No => return,
         };
         if connection.decrypted != is_plain || (is_plain && moved.size == 0) {
             return;
@@ -297,6 +319,15 @@ impl Exchanges {
                 findings.carried.push(Carried { pid: moved.header.tgid, received: 0, sent });
                 findings.counted.push(moved.conn);
                 *followed = Followed::WebSocket(Box::new(WebSocket::after(connection)));
+                return;
+            }
+            Some(Verdict::Http2 { rest, preface }) => {
+                let mut http2 = Box::new(Http2::after(connection, preface));
+                connection.given_up(findings); // what was asked before can only be answered there
+                http2.room = self.room.of(0);
+                let verdict = guarded(|| http2.begin(moved, bytes, rest, receives, findings));
+                let goes_on = settle(&mut self.room, &mut http2, verdict, moved, findings);
+                *followed = if goes_on { Followed::Http2(http2) } else { Followed::No };
                 return;
             }
             Some(Verdict::GiveUp | Verdict::Follow) => connection.given_up(findings),
@@ -330,6 +361,17 @@ impl Exchanges {
             Displaced::Earlier(Followed::Encrypted(_)) | Displaced::Idle(Followed::Encrypted(_)) => {
                 findings.drops.count(Reason::Tls);
             }
+            Displaced::Earlier(Followed::Http2(mut earlier)) => {
+                let at = KernelTime(conn.born);
+                self.room.change(earlier.held, 0);
+                earlier.closed(at, findings);
+                earlier.idle(at, findings);
+            }
+            Displaced::Idle(Followed::Http2(mut idle)) => {
+                findings.drops.count(Reason::ConnectionsFull);
+                self.room.change(idle.held, 0);
+                idle.idle(KernelTime(conn.born), findings);
+            }
             Displaced::Idle(Followed::WebSocket(_)) => findings.drops.count(Reason::ConnectionsFull),
             Displaced::Earlier(Followed::WebSocket(_) | Followed::No)
             | Displaced::Idle(Followed::No)
@@ -345,12 +387,36 @@ fn decrypt(followed: &mut Followed) -> usize {
             (connection.ends.clone(), connection.accepted, connection.held)
         }
         Followed::Encrypted(encrypted) => (encrypted.ends.clone(), encrypted.accepted, 0),
-        Followed::Yes(_) | Followed::WebSocket(_) | Followed::No => return 0,
+        Followed::Yes(_) | Followed::WebSocket(_) | Followed::Http2(_) | Followed::No => return 0,
     };
     let mut connection = Box::new(Connection::new(ends, accepted));
     connection.decrypted = true;
     *followed = Followed::Yes(connection);
     held
+}
+
+/// What comes of a connection that speaks HTTP/2 after a read or write; false when it is given up.
+fn settle(
+    room: &mut Room,
+    http2: &mut Http2,
+    verdict: Option<Verdict>,
+    moved: &Moved,
+    findings: &mut Findings,
+) -> bool {
+    let at = KernelTime(moved.header.at);
+    let goes_on = verdict == Some(Verdict::Follow);
+    let held = if goes_on { http2.holds() } else { 0 };
+    room.change(std::mem::replace(&mut http2.held, held), held);
+    if goes_on {
+        http2.turn(at, findings);
+        return true;
+    }
+    if verdict.is_none() {
+        findings.drops.count(Reason::ParserPanic);
+    }
+    http2.idle(at, findings);
+    findings.ignored.push(moved.conn);
+    false
 }
 
 /// The one place where a panic is caught: a hostile stream must not end the observer. The connection is given

@@ -9,4 +9,11 @@ pub(super) enum Verdict {
     Encrypted,
     /// It is a WebSocket from here on, of which so many bytes were written already.
     WebSocket(u64),
+    /// It speaks HTTP/2 from here on.
+    Http2 {
+        /// Bytes at the end of those that were copied which are to be read so.
+        rest: u64,
+        /// What is to come of its client's preface.
+        preface: &'static [u8],
+    },
 }

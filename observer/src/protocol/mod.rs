@@ -1,5 +1,6 @@
 //! Bytes to messages. Knows nothing of connections, processes or time.
 pub mod http1;
+pub mod http2;
 
 /// Part of one direction of a connection, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! The tables for unwinding, which stripping leaves, tell where functions are.
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use gimli::BaseAddresses;
 use gimli::EhFrame;
@@ -17,13 +18,19 @@ use iced_x86::Instruction;
 use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 use object::Object;
-use object::ObjectSection as _;
+use object::ObjectSection;
 use object::ObjectSegment as _;
 use object::ObjectSymbol as _;
 use object::ObjectSymbolTable as _;
 use object::RelocationTarget;
 use object::SectionKind;
 
+/// In the index of the tables for unwinding: how the number of its entries is written. Every linker writes 32 bits
+/// (`DW_EH_PE_udata4`), and the reader does not expect more than memory can hold.
+const COUNT_ENCODING: usize = 2;
+const COUNT_WORD: u8 = 3;
+/// Where sections may begin: behind an ELF file's own head, in user space (as in `memory`).
+const ADDRESSES: Range<u64> = 64..1 << 48;
 /// Bytes of a displacement or of an address in an instruction.
 pub(super) const WORD: usize = 4;
 /// Bytes of an entry of the table through which functions of other files are called.
@@ -39,7 +46,7 @@ pub(super) fn offset_of<'a>(elf: &impl Object<'a>, address: u64) -> Option<u64> 
     elf.segments().find_map(|segment| {
         let at = address.checked_sub(segment.address())?;
         let (offset, bytes) = segment.file_range();
-        (at < bytes).then_some(offset + at)
+        (at < bytes).then_some(offset.checked_add(at)?)
     })
 }
 
@@ -55,7 +62,7 @@ fn slots<'a>(elf: &impl Object<'a>) -> BTreeMap<u64, u64> {
 
 /// Where these bytes stand among the constants.
 pub(super) fn addresses_of<'a>(elf: &impl Object<'a>, bytes: &[u8]) -> Vec<u64> {
-    let sections = elf.sections().filter(is_constant);
+    let sections = elf.sections().filter(|section| is_constant(section) && is_placed(section));
     let found = sections.flat_map(|section| {
         let data = section.data().unwrap_or_default();
         let places = memchr::memmem::find_iter(data, bytes);
@@ -64,8 +71,13 @@ pub(super) fn addresses_of<'a>(elf: &impl Object<'a>, bytes: &[u8]) -> Vec<u64> 
     found.collect()
 }
 
-fn is_constant<'a>(section: &impl object::ObjectSection<'a>) -> bool {
+fn is_constant<'a>(section: &impl ObjectSection<'a>) -> bool {
     matches!(section.kind(), SectionKind::ReadOnlyData | SectionKind::ReadOnlyString)
+}
+
+/// Whether a section is where those of a program can be: no sum of addresses leaves the range of numbers.
+fn is_placed<'a>(section: &impl ObjectSection<'a>) -> bool {
+    ADDRESSES.contains(&section.address())
 }
 
 /// An interpreter's instructions, and where its functions begin and end.
@@ -80,19 +92,24 @@ pub(super) struct Code<'a> {
 
 impl<'a> Code<'a> {
     pub(super) fn of(elf: &impl Object<'a>) -> Option<Code<'a>> {
-        let texts = elf.sections().filter(|section| section.kind() == SectionKind::Text);
+        let is_code = |section: &_| ObjectSection::kind(section) == SectionKind::Text && is_placed(section);
+        let texts = elf.sections().filter(is_code);
         let texts = texts.filter_map(|section| Some((section.address(), section.data().ok()?))).collect();
         let (frames, index) = (elf.section_by_name(".eh_frame")?, elf.section_by_name(".eh_frame_hdr")?);
         let bases = BaseAddresses::default().set_eh_frame(frames.address()).set_eh_frame_hdr(index.address());
-        let index = EhFrameHdr::new(index.data().ok()?, NativeEndian).parse(&bases, 8).ok()?;
+        let index = index.data().ok().filter(|index| index.get(COUNT_ENCODING) == Some(&COUNT_WORD))?;
+        let index = EhFrameHdr::new(index, NativeEndian).parse(&bases, 8).ok()?;
         let frames = EhFrame::new(frames.data().ok()?, NativeEndian);
         Some(Code { texts, frames, index, bases, slots: slots(elf) })
     }
 
     /// The part that an address is in.
     pub(super) fn part(&self, address: u64) -> Option<Part> {
+        let entry = self.index.table()?.lookup(address, &self.bases).ok()?.direct().ok()?;
+        let offset = usize::try_from(entry.checked_sub(self.bases.eh_frame.section?)?).ok()?;
         let cie = EhFrame::cie_from_offset;
-        let found = self.index.table()?.fde_for_address(&self.frames, &self.bases, address, cie).ok()?;
+        let found = self.frames.fde_from_offset(&self.bases, offset.into(), cie).ok()?;
+        let found = Some(found).filter(|found| found.contains(address))?;
         Some((found.initial_address(), found.end_address()))
     }
 

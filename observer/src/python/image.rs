@@ -1,20 +1,19 @@
 //! The file of an interpreter: which CPython it is and where its runtime stands.
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
-use object::Object as _;
+use object::Object;
 use object::ObjectSection as _;
 use object::ObjectSegment as _;
 use object::ObjectSymbol as _;
-use object::read::ReadCache;
 use procfs::process::MMapPath;
 use procfs::process::Process;
 
 use super::collector;
 use super::collector::Passage;
+use super::elf::Source;
 use super::memory::Memory;
 
 /// The exported constant that holds the version from CPython 3.11 on
@@ -46,6 +45,29 @@ pub struct Image {
     last: (u64, u64),
 }
 
+impl Image {
+    /// What an interpreter's file of a name says; nothing when it is no interpreter's.
+    pub fn of<'a>(elf: &impl Object<'a>, name: &str) -> Option<Image> {
+        let runtime = symbol(elf, RUNTIME)?.address();
+        let exact = symbol(elf, VERSION).and_then(|symbol| {
+            let section = elf.section_by_index(symbol.section_index()?).ok()?;
+            let bytes = section.data_range(symbol.address(), 4).ok()??;
+            let [_, micro, minor, major] = <[u8; 4]>::try_from(bytes).ok()?;
+            (major == 3).then_some((minor, Some(micro)))
+        });
+        let (minor, micro) = exact.or_else(|| Some((minor(name)?, None)))?;
+        let first = elf.segments().map(|segment| segment.address()).min()? & !0xfff;
+        let end = |begin: u64, size| (begin, begin.saturating_add(size));
+        let last = elf.segments().map(|segment| end(segment.address(), segment.size())).max()?;
+        Some(Image { minor, micro, runtime, first, last })
+    }
+}
+
+fn symbol<'e, 'a, O: Object<'a>>(elf: &'e O, name: &str) -> Option<O::Symbol<'e>> {
+    let mut all = elf.dynamic_symbols().chain(elf.symbols());
+    all.find(|symbol| symbol.name() == Ok(name))
+}
+
 /// A file that a process maps, as a path that opens it in any mount namespace.
 struct Mapped {
     name: String,
@@ -71,7 +93,6 @@ pub struct Placed {
 
 impl Placed {
     /// One of a release, as if its runtime stood there.
-    #[cfg(test)]
     pub(super) fn made_up(minor: u8, runtime: u64) -> Placed {
         let image = Image { minor, micro: None, runtime, first: 0, last: (0, 0) };
         Placed { image, file: (0, 0), path: PathBuf::new(), musl: false, bias: 0 }
@@ -144,17 +165,17 @@ impl Images {
         if self.known.len() >= FILES {
             *self = Images::default(); // an inode may be another file's by then, too
         }
-        let image = read(file);
+        let image = Source::open(&file.path).and_then(|source| Image::of(&source.elf()?, &file.name));
         self.known.insert(key, image);
         image
     }
 
     /// Where an interpreter's collector passes, if that is certain, with addresses as they are in the process.
     pub fn passage(&mut self, placed: &Placed) -> Option<Passage> {
-        let found = self.passages.entry(placed.file).or_insert_with(|| {
-            let cache = ReadCache::new(File::open(&placed.path).ok()?);
-            collector::passage(&object::File::parse(&cache).ok()?)
-        });
+        let found = self
+            .passages
+            .entry(placed.file)
+            .or_insert_with(|| collector::passage(&Source::open(&placed.path)?.elf()?));
         let Passage { offset, begins, ends } = (*found)?;
         let place = |linked: u64| if linked == 0 { 0 } else { linked.wrapping_add(placed.bias) };
         Some(Passage { offset, begins: begins.map(place), ends: ends.map(place) })
@@ -184,27 +205,6 @@ fn mapped(process: &Process) -> (Vec<Mapped>, bool) {
 
 fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn read(file: &Mapped) -> Option<Image> {
-    let cache = ReadCache::new(File::open(&file.path).ok()?);
-    let elf = object::File::parse(&cache).ok()?;
-    let find = |name: &str| {
-        let of = |symbol: &object::Symbol<'_, '_, _>| symbol.name() == Ok(name);
-        elf.dynamic_symbols().find(of).or_else(|| elf.symbols().find(of))
-    };
-    let runtime = find(RUNTIME)?.address();
-    let exact = find(VERSION).and_then(|symbol| {
-        let section = elf.section_by_index(symbol.section_index()?).ok()?;
-        let bytes = section.data_range(symbol.address(), 4).ok()??;
-        let [_, micro, minor, major] = <[u8; 4]>::try_from(bytes).ok()?;
-        (major == 3).then_some((minor, Some(micro)))
-    });
-    let (minor, micro) = exact.or_else(|| Some((minor(&file.name)?, None)))?;
-    let segments = || elf.segments();
-    let first = segments().map(|segment| segment.address()).min()? & !0xfff;
-    let last = segments().map(|segment| (segment.address(), segment.address() + segment.size())).max()?;
-    Some(Image { minor, micro, runtime, first, last })
 }
 
 /// `8` of `python3.8`, `libpython3.8.so.1.0` or `libpython3.7m.so.1.0`.

@@ -16,6 +16,11 @@ impl Memory {
         File::open(format!("/proc/{pid}/mem")).ok().map(Memory)
     }
 
+    /// What a file has at an offset stands at that address.
+    pub fn of(file: File) -> Memory {
+        Memory(file)
+    }
+
     /// Fills `bytes` from an address; nothing when not all of them are there.
     pub fn fill(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
         if address == 0 || address >= USER_END {

@@ -1,6 +1,7 @@
 //! CPython from outside.
 mod code;
 pub mod collector;
+mod elf;
 pub mod image;
 mod layout;
 mod memory;

@@ -6,7 +6,6 @@
 //! `SSL_write_ex2` from 3.3 on).
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -16,13 +15,13 @@ use iced_x86::Mnemonic;
 use object::Architecture;
 use object::Object;
 use object::ObjectSymbol as _;
-use object::read::ReadCache;
 use procfs::process::MMapPath;
 use procfs::process::Process;
 
 use super::code::Code;
 use super::code::is_imitated;
 use super::code::offset_of;
+use super::elf::Source;
 use super::image::FileKey;
 use super::stripped;
 
@@ -69,7 +68,7 @@ pub struct Library {
 }
 
 /// What is known of a file; nothing if it has no OpenSSL, an error that says what is not certain of one that has.
-type Known = Option<Result<Places, &'static str>>;
+pub type Known = Option<Result<Places, &'static str>>;
 
 /// Files that were looked at, by device and inode.
 #[derive(Debug, Default)]
@@ -91,8 +90,8 @@ impl Libraries {
             self.known.clear();
         }
         let read = || {
-            let cache = ReadCache::new(File::open(&library.path).ok()?);
-            places(&object::File::parse(&cache).ok()?)
+            let source = Source::open(&library.path)?;
+            places(&source.elf()?)
         };
         self.known.entry(library.file).or_insert_with(read).clone()
     }
@@ -124,7 +123,8 @@ fn candidates(pid: u32) -> Option<Vec<Library>> {
     Some(found.into_iter().map(|(_, library)| library).collect())
 }
 
-fn places<'a>(elf: &impl Object<'a>) -> Known {
+/// Where they are in a file.
+pub fn places<'a>(elf: &impl Object<'a>) -> Known {
     if elf.architecture() != Architecture::X86_64 {
         return None;
     }

@@ -1,4 +1,6 @@
 //! The numbers of a living interpreter.
+use std::fs::File;
+
 use procfs::process::Process;
 
 use super::image::Images;
@@ -114,6 +116,14 @@ impl Runtime {
         }
         let version = || placed.version(Memory::open(pid).as_ref());
         Some(found.map_err(|why| Unreadable { version: version(), why }))
+    }
+
+    /// An interpreter of `3.minor` whose memory is a file and whose runtime stands at an address, for tests.
+    ///
+    /// # Errors
+    /// As [`Runtime::find`].
+    pub fn in_file(minor: u8, runtime: u64, memory: File) -> Result<Runtime, Cause> {
+        Runtime::at(Placed::made_up(minor, runtime), Some(Memory::of(memory)))
     }
 
     fn at(placed: Placed, memory: Option<Memory>) -> Result<Runtime, Cause> {

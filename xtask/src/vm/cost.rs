@@ -40,7 +40,7 @@ pub fn measure(kernel: Option<&str>, quick: bool, folder: &Path) -> Outcome {
     setup::programs(&[Part::Vm])?;
     let binary = observer::release()?;
     let amount = if quick { ["1", "20"] } else { ["3", "60"] };
-    let packages: Vec<_> = REQUIREMENTS.lines().filter_map(package).collect();
+    let packages: Vec<_> = super::packages(REQUIREMENTS).collect();
     let purpose = Purpose { name: "cost", packages: &packages, scripts: &SCRIPTS };
     let guest = Guest::prepare(&purpose, &binary, &amount.map(str::to_owned))?;
     for (version, image) in kernel::fetch(&[kernel.unwrap_or(KERNEL).to_owned()])? {
@@ -49,12 +49,6 @@ pub fn measure(kernel: Option<&str>, quick: bool, folder: &Path) -> Outcome {
         fs::write(&path, results(&lines)?).doing(format!("write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// The package that a line of requirements names.
-fn package(line: &str) -> Option<&str> {
-    let package = line.split('#').next().unwrap_or_default().trim();
-    (!package.is_empty()).then_some(package)
 }
 
 /// What the guest said, as one text.

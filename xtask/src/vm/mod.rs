@@ -34,18 +34,22 @@ const CASES: [&str; 4] = ["kprobe", "fentry", "tracepoint", LATE];
 /// The case whose chosen variants are compared with the golden file.
 const LATE: &str = "late";
 
-/// The guest of every case.
-const PURPOSE: Purpose<'_> = Purpose {
-    name: "guest",
-    packages: &["gunicorn==27.0.1"],
-    scripts: &[
-        "tests/vm/drive.py",
-        "tests/vm/app.py",
-        "tests/vm/compare.py",
-        "tests/vm/gunicorn.conf.py",
-        "tests/vm/lives.py",
-    ],
-};
+/// What is served there, in the releases of the live tests.
+const REQUIREMENTS: &str = include_str!("../../../tests/apps/requirements.txt");
+
+/// What of it a case needs.
+const PACKAGES: [&str; 7] = ["gunicorn", "gevent", "packaging", "tornado", "uvicorn", "uvloop", "httptools"];
+
+/// What every case runs, and that needs.
+const SCRIPTS: [&str; 7] = [
+    "tests/vm/drive.py",
+    "tests/vm/app.py",
+    "tests/vm/asgi_app.py",
+    "tests/vm/classes.py",
+    "tests/vm/compare.py",
+    "tests/vm/gunicorn.conf.py",
+    "tests/vm/lives.py",
+];
 
 /// Which kernels, which cases, with which binary.
 #[derive(Args, Default)]
@@ -109,7 +113,9 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
         None => observer::for_tests()?,
     };
     let cases = options.cases();
-    let guest = Guest::prepare(&PURPOSE, &binary, &cases)?;
+    let packages: Vec<_> = packages(REQUIREMENTS).filter(is_served).collect();
+    let purpose = Purpose { name: "guest", packages: &packages, scripts: &SCRIPTS };
+    let guest = Guest::prepare(&purpose, &binary, &cases)?;
     let kernels = kernel::fetch(&options.kernels())?;
 
     let left = Mutex::new(kernels.into_iter().rev().collect::<Vec<_>>());
@@ -135,6 +141,19 @@ pub fn counted(options: &Options, tally: &mut Tally) -> Outcome {
         verdict.compare_variants(options.bless, tally)?;
     }
     Ok(())
+}
+
+/// Whether a case needs a package, which is named with its release.
+fn is_served(package: &&str) -> bool {
+    package.split_once("==").is_some_and(|(name, _)| PACKAGES.contains(&name))
+}
+
+/// The packages that a list of requirements names.
+fn packages(requirements: &str) -> impl Iterator<Item = &str> {
+    requirements.lines().filter_map(|line| {
+        let package = line.split('#').next().unwrap_or_default().trim();
+        (!package.is_empty()).then_some(package)
+    })
 }
 
 fn taken<T>(list: &Mutex<Vec<T>>) -> Option<T> {

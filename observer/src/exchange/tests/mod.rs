@@ -1,5 +1,6 @@
 //! Conversations on connections, by hand.
 mod chance;
+mod http2;
 mod room;
 mod session;
 

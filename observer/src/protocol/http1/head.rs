@@ -230,7 +230,8 @@ impl Side for Response {
         asked: Asked,
     ) -> (ResponseHead, Then) {
         let then = match (status, asked, fields) {
-            (101, _, Fields { websocket: true, .. }) => Then::Fault(Fault::WebSocket),
+            (101, _, Fields { upgrade: Upgrade::WebSocket, .. }) => Then::Fault(Fault::WebSocket),
+            (101, _, Fields { upgrade: Upgrade::Http2, .. }) => Then::Fault(Fault::Http2),
             (101, _, _) | (200..300, Asked::Connect, _) => Then::Fault(Fault::Upgraded),
             (100..200, _, _) => Then::Again,
             (204 | 304, _, _) | (_, Asked::Head, _) => Then::End,
@@ -262,6 +263,29 @@ enum Coding {
     Other,
 }
 
+/// What `Upgrade` names.
+#[derive(Default)]
+enum Upgrade {
+    #[default]
+    Other,
+    /// The WebSocket alone (RFC 6455, 4.2.2).
+    WebSocket,
+    /// HTTP/2 without TLS (RFC 7540, 3.2).
+    Http2,
+}
+
+impl Upgrade {
+    fn to(name: &[u8]) -> Upgrade {
+        if name.eq_ignore_ascii_case(b"websocket") {
+            Upgrade::WebSocket
+        } else if name.eq_ignore_ascii_case(b"h2c") {
+            Upgrade::Http2
+        } else {
+            Upgrade::Other
+        }
+    }
+}
+
 /// The headers we need.
 #[derive(Default)]
 pub struct Fields<'a> {
@@ -273,8 +297,7 @@ pub struct Fields<'a> {
     traceparent: Option<&'a [u8]>,
     close: bool,
     keep_alive: bool,
-    /// `Upgrade` names the WebSocket alone (RFC 6455, 4.2.2).
-    websocket: bool,
+    upgrade: Upgrade,
     /// They could not be read, so nothing is known of the body.
     unclear: bool,
 }
@@ -313,7 +336,7 @@ impl<'a> Fields<'a> {
         match name.len() {
             3 if is("sw8") => _ = self.sw8.get_or_insert(value),
             4 if is("host") => _ = self.host.get_or_insert(value),
-            7 if is("upgrade") => self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket"),
+            7 if is("upgrade") => self.upgrade = Upgrade::to(value.trim_ascii()),
             10 if is("connection") => {
                 for item in items(value) {
                     self.close |= item.eq_ignore_ascii_case(b"close");
@@ -389,7 +412,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-pub(super) fn text(bytes: &[u8]) -> CompactString {
+pub(in crate::protocol) fn text(bytes: &[u8]) -> CompactString {
     let bytes = bytes.get(..TEXT_LIMIT).unwrap_or(bytes);
     if bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
         && let Ok(text) = str::from_utf8(bytes)

@@ -16,6 +16,7 @@ pub use head::RequestHead;
 pub use head::Response;
 pub use head::ResponseHead;
 pub use head::is_request;
+pub(super) use head::text;
 pub use phrase::Phrase;
 
 use std::net::SocketAddr;
@@ -62,7 +63,7 @@ pub enum Fault {
     NotHttp,
     /// They are encrypted: TLS. Likewise.
     Tls,
-    /// HTTP/2 from the first byte. Likewise.
+    /// HTTP/2 from the first byte, or from here on. Likewise.
     Http2,
     /// uwsgi's protocol. Likewise.
     Uwsgi,
@@ -161,6 +162,11 @@ impl<S: Side> Parser<S> {
     /// Whether nothing but the end of the connection can end the present message.
     pub fn is_open_ended(&self) -> bool {
         matches!(self.state, State::Lost | State::Body(Body::UntilClose))
+    }
+
+    /// What it keeps of a head that is not whole.
+    pub fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// Bytes that it keeps of a head that is not whole.

@@ -5,6 +5,8 @@
 //! loss that could shift the pairs. A pair made after writes were lost is told only when the next read shows that no
 //! request was lost with them. What remains: a client that pipelines for the first time, in reads of their own, just when
 //! the read before them is lost.
+mod opening;
+
 use super::Ends;
 use super::Exchange;
 use super::Findings;
@@ -29,7 +31,7 @@ use crate::protocol::http1::Request;
 use crate::protocol::http1::RequestHead;
 use crate::protocol::http1::Response;
 use crate::protocol::http1::ResponseHead;
-use crate::protocol::http1::is_request;
+use crate::protocol::http2::PREFACE;
 use crate::stats::Drops;
 use crate::stats::Reason;
 use crate::stream::Chunk;
@@ -40,9 +42,8 @@ use std::net::SocketAddr;
 
 /// Requests of one connection that may wait for their response.
 const PIPELINE: usize = 128;
-/// Reads and writes after which a connection that was not accepted is taken for somebody else's protocol. Large
-/// enough for a late start in the middle of an upload.
-const UNKNOWN_LIMIT: u32 = 1_024;
+/// What of the preface of HTTP/2 is a line of HTTP/1.
+const PREFACE_LINE: usize = "PRI * HTTP/2.0\r\n".len();
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -50,7 +51,7 @@ pub(super) struct Connection {
     /// Its bytes are those of a TLS session.
     pub(super) decrypted: bool,
     /// Whom a proxy in front named as its client.
-    client: Option<SocketAddr>,
+    pub(super) client: Option<SocketAddr>,
     /// The worker serves here. False until that is known.
     inbound: bool,
     pub(super) received: Stream,
@@ -167,14 +168,8 @@ impl Connection {
         self.fit(&mut findings.drops);
         match self.inbound {
             true => self.or_drained(verdict),
-            false => self.or_unknown(),
+            false => self.unknown_read(chunk.bytes, &mut findings.drops),
         }
-    }
-
-    /// Gives up a connection that was not accepted and on which nothing is recognised: a database's, say.
-    fn or_unknown(&mut self) -> Verdict {
-        self.unknown += 1;
-        if self.unknown > UNKNOWN_LIMIT { Verdict::GiveUp } else { Verdict::Follow }
     }
 
     pub(super) fn sent(&mut self, moved: &Moved, bytes: &[u8], findings: &mut Findings) -> Verdict {
@@ -183,11 +178,13 @@ impl Connection {
             return Verdict::Follow;
         };
         if !self.inbound {
-            // A request that is written makes it a connection of a client.
-            return if is_request(chunk.bytes) { Verdict::GiveUp } else { self.or_unknown() };
+            return self.unknown_write(chunk.bytes);
         }
         if moved.size == 0 {
             return Verdict::Follow;
+        }
+        if let Some(preface) = self.greets(chunk.bytes) {
+            return Verdict::Http2 { rest: chunk.bytes.len() as u64, preface };
         }
         self.answered = true;
         self.shaken |= chunk.lost > 0;
@@ -199,7 +196,7 @@ impl Connection {
             match &mut verdict {
                 Verdict::Follow => verdict = self.write(piece, chunk.at, findings),
                 Verdict::WebSocket(sent) => *sent += piece.len(),
-                Verdict::GiveUp | Verdict::Encrypted => {}
+                Verdict::GiveUp | Verdict::Encrypted | Verdict::Http2 { .. } => {}
             }
         }
         self.last_write = chunk.at;
@@ -261,13 +258,6 @@ impl Connection {
         }
     }
 
-    /// Nothing more can come of a connection whose requests have stopped once the last one is answered. One
-    /// that its server is about to close is not worth the trouble of asking.
-    fn or_drained(&self, verdict: Verdict) -> Verdict {
-        let drained = self.requests.is_stopped() && self.waiting.is_empty() && !self.last;
-        if drained && verdict == Verdict::Follow { Verdict::GiveUp } else { verdict }
-    }
-
     fn read(&mut self, mut piece: Piece<'_>, chunk: &Chunk<'_>, findings: &mut Findings) -> Verdict {
         loop {
             let was_lost = self.requests.is_lost();
@@ -298,6 +288,10 @@ impl Connection {
                 Some(Event::Head(head)) => self.asked(head, &mut findings.drops),
                 Some(Event::Ended) => self.reading = None,
                 Some(Event::Failed(Fault::Tls)) if !self.decrypted => return Verdict::Encrypted,
+                Some(Event::Failed(Fault::Http2)) => {
+                    let preface = PREFACE.get(PREFACE_LINE..).unwrap_or_default();
+                    return Verdict::Http2 { rest: piece.len(), preface };
+                }
                 Some(Event::Failed(fault)) => {
                     // A request whose head was read is told, wherever its body ends.
                     if self.reading.take().is_none() {
@@ -405,6 +399,9 @@ impl Connection {
                 Some(Event::Failed(Fault::WebSocket)) => {
                     self.ended(at, findings);
                     return Verdict::WebSocket(piece.len());
+                }
+                Some(Event::Failed(Fault::Http2)) => {
+                    return Verdict::Http2 { rest: piece.len(), preface: PREFACE };
                 }
                 Some(Event::Failed(Fault::Upgraded)) => {
                     findings.drops.count(Reason::Upgraded);
