@@ -30,11 +30,13 @@ use object::SectionKind;
 const COUNT_ENCODING: usize = 2;
 const COUNT_WORD: u8 = 3;
 /// Where sections may begin: behind an ELF file's own head, in user space (as in `memory`).
-const ADDRESSES: Range<u64> = 64..1 << 48;
+pub(super) const ADDRESSES: Range<u64> = 64..1 << 48;
 /// Bytes of a displacement or of an address in an instruction.
 pub(super) const WORD: usize = 4;
 /// Bytes of an entry of the table through which functions of other files are called.
 const ENTRY: u64 = 16;
+/// Bytes of a part that is followed at most; the interpreter's loop alone is larger.
+const PART_BYTES: u64 = 64 << 10;
 /// The most parts of a function, with those of the functions that it ends in.
 const PARTS: usize = 8;
 
@@ -76,7 +78,7 @@ fn is_constant<'a>(section: &impl ObjectSection<'a>) -> bool {
 }
 
 /// Whether a section is where those of a program can be: no sum of addresses leaves the range of numbers.
-fn is_placed<'a>(section: &impl ObjectSection<'a>) -> bool {
+pub(super) fn is_placed<'a>(section: &impl ObjectSection<'a>) -> bool {
     ADDRESSES.contains(&section.address())
 }
 
@@ -185,6 +187,10 @@ impl<'a> Code<'a> {
         let mut looked = 0;
         while let Some((begin, end)) = body.parts.get(looked).copied() {
             looked += 1;
+            if end.saturating_sub(begin) > PART_BYTES {
+                body.is_open = true;
+                continue;
+            }
             let mut decoder = Decoder::with_ip(64, self.bytes(begin, end)?, begin, DecoderOptions::NONE);
             for instruction in &mut decoder {
                 if instruction.is_invalid() {

@@ -18,10 +18,12 @@ use object::RelocationFlags;
 use object::SectionKind;
 use object::elf::R_X86_64_RELATIVE;
 
+use super::code::ADDRESSES;
 use super::code::Body;
 use super::code::Code;
 use super::code::Part;
 use super::code::addresses_of;
+use super::code::is_placed;
 use super::openssl::Functions;
 
 /// Bytes of a pointer, and of an entry of a table of methods: name, function, flags, help.
@@ -30,6 +32,10 @@ const METHOD: usize = 32;
 /// The first methods of `_ssl._SSLSocket` and of `_ssl._SSLContext`.
 const SOCKET: [&str; 3] = ["do_handshake", "write", "read"];
 const CONTEXT: [&str; 2] = ["_wrap_socket", "_wrap_bio"];
+/// Of each name as many places are looked at; one is used, and none is another's end often.
+const PLACES: usize = 8;
+/// Bytes of functions that are followed at most, whatever a file has; some 300 KiB are for a real one.
+const FOLLOWED: u64 = 16 << 20;
 
 /// Addresses of the functions; nothing if there is no OpenSSL below `_ssl` here.
 pub(super) fn functions<'a>(
@@ -43,7 +49,7 @@ pub(super) fn functions<'a>(
     let data = Data::of(elf);
     let [handshakes, writes, reads] = data.methods(elf, SOCKET)?;
     let [socket, bio] = data.methods(elf, CONTEXT)?;
-    let mut search = Search { code, known: BTreeMap::new() };
+    let mut search = Search { code, known: BTreeMap::new(), left: FOLLOWED };
     let name = |name| Name::of(elf, code, name);
     let mut all = || {
         let handshake = handshake.function(code)?;
@@ -55,11 +61,18 @@ pub(super) fn functions<'a>(
         search.near(bio).iter().any(|near| near.contains(&makes)).then_some(())?;
         let (makes, set_fd) = (search.body(makes)?, search.body(set_fd)?);
         let made = only(makes.calls.intersection(&set_fd.calls).copied())?;
-        let accepts = search.accepts(&makes, handshake)?;
+        let accepts = search.accepts(&makes)?;
         // Without `SSL_free`: the next session at its address passes `SSL_set_bio`, which forgets the last one.
         Some([read, read_ex, write, write_ex, Some(made), Some(accepts), Some(handshake), None])
     };
     Some(all().ok_or("it does not name its functions, and they are not certain without"))
+}
+
+/// Where a name stands, the first few places.
+fn places<'a>(elf: &impl Object<'a>, name: &str) -> Vec<u64> {
+    let mut places = addresses_of(elf, &[name.as_bytes(), b"\0"].concat());
+    places.truncate(PLACES);
+    places
 }
 
 /// What is there, if there is just one.
@@ -75,8 +88,7 @@ struct Name {
 
 impl Name {
     fn of<'a>(elf: &impl Object<'a>, code: &Code<'_>, name: &str) -> Name {
-        let places = addresses_of(elf, &[name.as_bytes(), b"\0"].concat());
-        let parts = places.into_iter().flat_map(|place| code.parts_that_refer_to(place));
+        let parts = places(elf, name).into_iter().flat_map(|place| code.parts_that_refer_to(place));
         Name { parts: parts.flatten().collect() }
     }
 
@@ -95,12 +107,20 @@ impl Name {
 struct Search<'a> {
     code: &'a Code<'a>,
     known: BTreeMap<u64, Option<Rc<Body>>>,
+    /// Bytes that may still be followed.
+    left: u64,
 }
 
 impl Search<'_> {
     fn body(&mut self, function: u64) -> Option<Rc<Body>> {
-        let code = self.code;
-        self.known.entry(function).or_insert_with(|| code.body(function).map(Rc::new)).clone()
+        if let Some(known) = self.known.get(&function) {
+            return known.clone();
+        }
+        let body = self.code.body(function).map(Rc::new);
+        let bytes = body.iter().flat_map(|body| &body.parts).map(|(begin, end)| end.saturating_sub(*begin));
+        self.left = self.left.checked_sub(bytes.sum())?;
+        self.known.insert(function, body.clone());
+        body
     }
 
     /// A function, what it calls, what that calls.
@@ -141,27 +161,18 @@ impl Search<'_> {
         Some(if is_plain { (Some(mover), None) } else { (None, Some(mover)) })
     }
 
-    /// `SSL_set_accept_state`. What makes sessions calls it and `SSL_set_connect_state`, and so do `SSL_accept` and
-    /// `SSL_connect` before they jump to the handshake. The one sets `server` to 1, the other to 0.
-    fn accepts(&mut self, makes: &Body, handshake: u64) -> Option<u64> {
-        let own = self.body(handshake)?;
-        let callers: BTreeSet<Part> =
-            self.code.callers(handshake).filter(|part| !own.parts.contains(part)).collect();
-        let callers = callers.into_iter().filter_map(|part| self.body(part.0));
-        let callers = callers.filter(|body| body.parts.iter().any(|part| part.0 == handshake));
-        let called: BTreeSet<u64> = callers.flat_map(|body| body.calls.clone()).collect();
-        let both: Vec<u64> =
-            called.intersection(&makes.calls).filter(|call| !own.calls.contains(call)).copied().collect();
-        let [one, other] = *both else { return None };
-        let [one_sets, other_sets] = [one, other].map(|function| self.sets(function));
-        let is_one = |sets: &Sets, unsets: &Sets| {
-            sets.iter().any(|(to, value)| *value == 1 && unsets.contains(&(*to, 0)))
-        };
-        match (is_one(&one_sets, &other_sets), is_one(&other_sets, &one_sets)) {
-            (true, false) => Some(one),
-            (false, true) => Some(other),
-            _ => None,
-        }
+    /// `SSL_set_accept_state`. What makes sessions calls it or `SSL_set_connect_state`, the only two that do the same but for
+    /// one number, `server`: it is 1 after the one and 0 after the other.
+    fn accepts(&mut self, makes: &Body) -> Option<u64> {
+        let called = makes.calls.iter().filter_map(|call| Some((*call, self.body(*call)?, self.sets(*call))));
+        let called: Vec<(u64, Rc<Body>, Sets)> = called.collect();
+        let pairs = called.iter().flat_map(|one| called.iter().map(move |other| (one, other)));
+        let servers = pairs.filter(|((_, body, sets), (_, other_body, other_sets))| {
+            let (ones, zeros) = (only(sets.difference(other_sets)), only(other_sets.difference(sets)));
+            let differ = ones.zip(zeros).is_some_and(|(one, zero)| one.1 == 1 && *zero == (one.0, 0));
+            differ && !body.calls.is_disjoint(&other_body.calls)
+        });
+        only(servers.map(|((server, ..), _)| *server))
     }
 
     /// Which numbers of four bytes a function puts where behind a pointer.
@@ -196,11 +207,12 @@ impl<'a> Data<'a> {
         let relative = RelocationFlags::Elf { r_type: R_X86_64_RELATIVE };
         let made = elf.dynamic_relocations().into_iter().flatten();
         let made = made.filter(|(_, relocation)| relocation.flags() == relative);
+        let made = made.filter(|(place, _)| ADDRESSES.contains(place));
         let made = made.map(|(place, relocation)| (place, relocation.addend() as u64)).collect();
         let is_data = |kind| {
             matches!(kind, SectionKind::Data | SectionKind::ReadOnlyData | SectionKind::ReadOnlyDataWithRel)
         };
-        let sections = elf.sections().filter(|section| is_data(section.kind()));
+        let sections = elf.sections().filter(|section| is_data(section.kind()) && is_placed(section));
         let sections =
             sections.filter_map(|section| Some((section.address(), section.data().ok()?))).collect();
         Data { made, sections }
@@ -208,19 +220,33 @@ impl<'a> Data<'a> {
 
     /// The functions of the first methods of a table: the only one that has these names one after the other.
     fn methods<const N: usize>(&self, elf: &impl Object<'a>, names: [&str; N]) -> Option<[u64; N]> {
-        let texts = names.map(|name| addresses_of(elf, &[name.as_bytes(), b"\0"].concat()));
-        let first = texts.first()?;
-        let made = self.made.iter().filter(|(_, value)| first.contains(value)).map(|(place, _)| *place);
+        let texts = places(elf, names.first()?);
+        let made = self.made.iter().filter(|(_, value)| texts.contains(value)).map(|(place, _)| *place);
         // Some linkers leave at the place what the loader puts there all the same.
-        let places: BTreeSet<u64> = made.chain(first.iter().flat_map(|text| self.places_of(*text))).collect();
+        let places: BTreeSet<u64> = made.chain(texts.iter().flat_map(|text| self.places_of(*text))).collect();
         let tables = places.into_iter().filter(|table| {
-            let names = (*table..).step_by(METHOD).zip(&texts);
-            names.into_iter().all(|(name, texts)| self.word(name).is_some_and(|name| texts.contains(&name)))
+            let names = names.iter().zip((*table..).step_by(METHOD));
+            names
+                .into_iter()
+                .all(|(name, place)| self.word(place).is_some_and(|text| self.is_text(text, name)))
         });
         let table = only(tables)?;
         let mut entries = (table..).step_by(METHOD);
         let functions = names.map(|_| self.word(entries.next()? + POINTER));
         functions.iter().all(Option::is_some).then(|| functions.map(Option::unwrap_or_default))
+    }
+
+    fn is_text(&self, place: u64, text: &str) -> bool {
+        let rest = self.at(place).and_then(|bytes| bytes.strip_prefix(text.as_bytes()));
+        rest.is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    /// What stands in the file from a place on, to the end of its section.
+    fn at(&self, place: u64) -> Option<&'a [u8]> {
+        self.sections.iter().find_map(|(address, bytes)| {
+            let at = usize::try_from(place.checked_sub(*address)?).ok()?;
+            bytes.get(at..).filter(|rest| !rest.is_empty())
+        })
     }
 
     /// Where a pointer stands in a file that is always loaded to one place, or whose loader adds to what stands there.
@@ -233,12 +259,7 @@ impl<'a> Data<'a> {
     }
 
     fn word(&self, place: u64) -> Option<u64> {
-        let fixed = || {
-            self.sections.iter().find_map(|(address, bytes)| {
-                let at = usize::try_from(place.checked_sub(*address)?).ok()?;
-                Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-            })
-        };
+        let fixed = || Some(u64::from_le_bytes(*self.at(place)?.first_chunk()?));
         self.made.get(&place).copied().or_else(fixed)
     }
 }
