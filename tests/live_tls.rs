@@ -91,25 +91,11 @@ each_class!(sync gthread gevent tornado uvicorn_asyncio uvicorn_uvloop asgi asgi
 /// Both versions of the protocol on every CPython, whose calls and whose OpenSSL differ.
 #[test]
 fn every_release_is_read() {
-    let stage = Stage::enter("tls_releases");
-    let observer = Observer::start(&[]);
-    let mut all: Vec<(Gunicorn, Vec<Sent>)> = Vec::new();
-    for (path, python) in releases() {
-        for (version, class) in [(Version::Old, "sync"), (Version::New, "gthread")] {
-            let launch = Launch::new(class, "wsgi_app:app").workers(1).python(&python).tls(version);
-            let gunicorn = Gunicorn::start(&stage, &launch);
-            observer.wait_instances(&gunicorn.workers());
-            let sent = send_all(gunicorn.address(), Mode::KeepAlive, 1, mixed(13));
-            let failed: Vec<&Sent> = sent.iter().filter(|sent| sent.status.is_none()).collect();
-            assert!(failed.is_empty(), "{path}: {failed:?}\n{}", gunicorn.log());
-            observer.wait_requests(&gunicorn, &sent);
-            all.push((gunicorn, sent));
-        }
-    }
-    let report = observer.stop();
-    for (gunicorn, sent) in &all {
-        Expectation::new(gunicorn, sent).check(&report);
-    }
+    let launches = releases().into_iter().flat_map(|(_, python)| {
+        [(Version::Old, "sync"), (Version::New, "gthread")]
+            .map(|(version, class)| Launch::new(class, "wsgi_app:app").python(&python).tls(version))
+    });
+    all_are_read("tls_releases", launches.collect());
 }
 
 /// Every one of these with one worker, beside one another, and what was sent to each over kept and over new connections.

@@ -24,9 +24,10 @@ const KERNEL: &str = "6.12";
 const REQUIREMENTS: &str = include_str!("../../../tests/bench/requirements.txt");
 
 /// What the guest runs, and that needs.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
     "tests/vm/cost.py",
     "tests/vm/drive.py",
+    "tests/vm/classes.py",
     "tests/vm/compare.py",
     "tests/vm/lives.py",
     "tests/apps/bench_app.py",
