@@ -165,6 +165,29 @@ fn a_masters_environment_switches_meters_off() {
 }
 
 #[test]
+fn a_masters_environment_says_how_often_its_meters_come() {
+    let stage = Stage::enter("rules-period");
+    let launch = || Launch::new("gthread", "wsgi_app:app").workers(2);
+    let quick = Gunicorn::start(&stage, &launch().env("SW_AGENT_METER_REPORTER_PERIOD", "2"));
+    let usual = Gunicorn::start(&stage, &launch());
+    let observer = watch(&[&quick, &usual], &[]);
+    // The time in the collector is there only while a process is timed; meters of masters have no turnover.
+    let names = ["instance_pvm_process_cpu_utilization", "instance_pvm_gc_time", "instance_gunicorn_busy"];
+    let count = |gunicorn: &Gunicorn| {
+        let found = meters(&observer, gunicorn.service());
+        names.map(|name| found.get(name).copied().unwrap_or(0))
+    };
+    let often = wait(PATIENCE, || Some(count(&quick)).filter(|[all, _, _]| *all >= 12));
+    let [all, timed, of_workers] = often.unwrap_or_else(|| panic!("{:?}", count(&quick)));
+    assert!(timed + 3 >= all && of_workers * 3 == all * 2, "{all} {timed} {of_workers}");
+    assert!(count(&usual)[0] <= 6, "{:?}", count(&usual)); // once, or twice where machines are slow
+    let both = wait(PATIENCE, || Some(count(&usual)).filter(|[all, _, _]| *all >= 6));
+    let [all, timed, of_workers] = both.unwrap_or_else(|| panic!("{:?}", count(&usual)));
+    assert!(timed + 3 >= all && of_workers * 3 == all * 2, "{all} {timed} {of_workers}");
+    observer.stop().assert_code(0);
+}
+
+#[test]
 fn a_masters_environment_says_how_often_it_is_heard_of() {
     let stage = Stage::enter("rules-pace");
     let launch = || Launch::new("sync", "wsgi_app:app").workers(1);

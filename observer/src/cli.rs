@@ -151,9 +151,9 @@ pub struct RunArgs {
     /// Seconds after its fork at which a worker that has not beaten is stuck
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     stuck_after: u64,
-    /// Seconds between two meter reports; 0 sends none
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, env = "SW_AGENT_METER_REPORTER_PERIOD")]
-    meter_period: u64,
+    /// Seconds between two meter reports, instead of what the targets' environments say, or else 20; 0 sends none
+    #[arg(long, value_name = "SECONDS", env = "SW_AGENT_METER_REPORTER_PERIOD")]
+    meter_period: Option<u64>,
     /// Do not time the runs of the interpreters' garbage collector: no uprobe is put into their files
     #[arg(long)]
     no_gc_pauses: bool,

@@ -37,7 +37,7 @@ pub struct Raw {
     /// `--stuck-after`, in seconds
     pub stuck_after_s: u64,
     /// `--meter-period`, in seconds
-    pub meter_period_s: u64,
+    pub meter_period_s: Option<u64>,
     /// Without `--no-gc-pauses`
     pub collector: bool,
     /// Without `--no-gil-wait`
@@ -84,8 +84,8 @@ pub struct Config {
     pub chosen: Chosen,
     /// How long after its fork a worker that has not beaten is stuck.
     pub stuck_after: Duration,
-    /// Between two meter reports; zero sends none.
-    pub meter_period: Duration,
+    /// Between two meter reports, where that is chosen for all; zero sends none.
+    pub meter_period: Option<Duration>,
     /// Whether the runs of the interpreters' collector are timed.
     pub collector: bool,
     /// Whether waits for the interpreters' lock are timed.
@@ -160,7 +160,7 @@ impl Config {
             attach: raw.attach,
             empty: false,
         };
-        let meter_period = Duration::from_secs(raw.meter_period_s);
+        let meter_period = raw.meter_period_s.map(Duration::from_secs);
         let stuck_after = Duration::from_secs(raw.stuck_after_s);
         let metrics_listen = raw.metrics_listen.as_deref().map(metrics_listen).transpose()?;
         let (oap, given, chosen) = (oap(&raw)?, Given { targets, ..raw.given }, raw.chosen);
@@ -234,7 +234,6 @@ mod tests {
     fn raw() -> Raw {
         Raw {
             stuck_after_s: 30,
-            meter_period_s: 20,
             queue_size: 10,
             ring_bytes: 1 << 20,
             connections: 1_000,

@@ -216,7 +216,7 @@ impl Observer {
             given: config.given.clone(),
             chosen: config.chosen.clone(),
             stuck_after_ns: nanoseconds(config.stuck_after),
-            meter_period_ns: nanoseconds(config.meter_period),
+            meter_period_ns: config.meter_period.map(nanoseconds),
             connections: config.kernel.connections as usize,
         };
         let tape = tape.map(|path| Recording::create(path, &origin)).transpose()?;
@@ -355,7 +355,7 @@ impl Observer {
                     self.sinks.take(output);
                 }
                 Output::Bye(ref instance) => {
-                    self.sessions.ended(instance.process);
+                    self.ended(instance.process);
                     self.sinks.take(output);
                 }
                 Output::Segment(_) | Output::Event(_) | Output::Role(_) | Output::Meters(_) => {
@@ -382,7 +382,15 @@ impl Observer {
     }
 
     /// Copies nothing of a process that is not a target, nor of those it forks.
+    /// A process ended, or is reported no longer.
+    fn ended(&mut self, process: ProcessKey) {
+        self.sessions.ended(process);
+        self.timing.ended(process, &mut self.probes);
+        self.sampler.ended(process);
+    }
+
     fn disregard(&mut self, process: ProcessKey) {
+        self.ended(process);
         let pid = process.pid;
         if let Err(error) = self.probes.maps.watch(pid, watch::LIFE | watch::DISREGARDED) {
             tracing::warn!(pid, %error, "cannot disregard a process");

@@ -84,7 +84,7 @@ mod tests {
             given: Default::default(),
             chosen: Default::default(),
             stuck_after_ns: 0,
-            meter_period_ns: 0,
+            meter_period_ns: Some(0),
             connections: 1,
         };
         let recorder = Recorder::new(&mut disk, &origin).unwrap();

@@ -6,7 +6,6 @@ use crate::identity::ProcessKey;
 use crate::kernel::Probes;
 use crate::kernel::clocks::Collector;
 use crate::kernel::clocks::FileKey;
-use crate::meter::sample::PythonSample;
 use crate::meter::sample::Samples;
 use crate::process::facts;
 use crate::process::sample::Sampler;
@@ -19,6 +18,8 @@ pub struct Timing {
     collector: bool,
     /// How long threads wait for the lock is timed.
     lock: bool,
+    /// The lock's probe is there.
+    lock_probe: bool,
     timed: BTreeMap<ProcessKey, Timed>,
     /// Files that could not have the probe, of which that was said.
     refused: BTreeSet<FileKey>,
@@ -36,27 +37,22 @@ struct Timed {
 impl Timing {
     /// Times nothing yet.
     pub fn new(collector: bool, lock: bool) -> Timing {
-        Timing { collector, lock, timed: BTreeMap::new(), refused: BTreeSet::new() }
+        Timing { collector, lock, lock_probe: false, timed: BTreeMap::new(), refused: BTreeSet::new() }
     }
 
-    /// Times the interpreters that were sampled, and adds what their clocks say. What was not sampled is timed no longer.
+    /// Times the interpreters that were sampled, and adds what their clocks say.
     pub fn read(&mut self, probes: &mut Probes, sampler: &mut Sampler, samples: &mut Samples) {
-        let found = samples
-            .processes
-            .iter_mut()
-            .filter_map(|process| process.python.as_mut().map(|python| (process.key, python)));
-        let found: BTreeMap<ProcessKey, &mut PythonSample> = found.collect();
-        self.timed.retain(|key, timed| {
-            let is_there = found.contains_key(key);
-            if !is_there {
-                probes.clocks.end(timed.clock);
-            }
-            is_there
-        });
         // A thread alone never waits, and other programs of the host need not pay for it.
-        let several = self.lock && found.values().any(|python| python.threads > 1);
-        let lock = several && probes.time_lock();
-        for (key, python) in found {
+        let mut pythons = samples.processes.iter().filter_map(|process| process.python.as_ref());
+        if self.lock && pythons.any(|python| python.threads > 1) {
+            self.lock_probe = probes.time_lock();
+        }
+        for process in &mut samples.processes {
+            let key = process.key;
+            let Some(python) = process.python.as_mut() else {
+                self.ended(key, probes); // it may have replaced its program
+                continue;
+            };
             if !self.timed.contains_key(&key) {
                 let started = self.start(key, probes, sampler);
                 self.timed.extend(started.map(|timed| (key, timed)));
@@ -67,10 +63,17 @@ impl Timing {
                 python.gc_paused_ns = Some(times.paused);
                 python.gc_longest_ns = Some(times.longest);
             }
-            python.gil_waited_ns = (lock && timed.lock).then_some(times.waited);
+            python.gil_waited_ns = (self.lock_probe && timed.lock).then_some(times.waited);
         }
         let used = self.timed.values().filter_map(|timed| timed.file).collect();
         probes.keep_collectors(&used);
+    }
+
+    /// A process is timed no longer.
+    pub fn ended(&mut self, key: ProcessKey, probes: &mut Probes) {
+        if let Some(timed) = self.timed.remove(&key) {
+            probes.clocks.end(timed.clock);
+        }
     }
 
     fn start(&mut self, key: ProcessKey, probes: &mut Probes, sampler: &mut Sampler) -> Option<Timed> {

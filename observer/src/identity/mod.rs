@@ -163,6 +163,8 @@ pub struct Pace {
     pub heartbeat_s: Option<u32>,
     /// Every how many of them its properties go with it, from 1.
     pub properties_factor: Option<u32>,
+    /// Seconds between two reports of its meters, from 1.
+    pub meter_period_s: Option<u32>,
 }
 
 impl Pace {
@@ -172,6 +174,7 @@ impl Pace {
         Pace {
             heartbeat_s: number("SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD"),
             properties_factor: number("SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR"),
+            meter_period_s: number("SW_AGENT_METER_REPORTER_PERIOD"),
         }
     }
 }

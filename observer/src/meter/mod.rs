@@ -1,5 +1,6 @@
 //! Process samples to the meters of OAP's Python dashboard (PVM).
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::clock::KernelTime;
@@ -62,28 +63,64 @@ pub struct MeterBatch {
     pub meters: Vec<Meter>,
 }
 
-/// Differences between one sample of a process and the next.
+/// The agent's own period, in nanoseconds.
+const PERIOD_NS: u64 = 20_000_000_000;
+
+/// When meters are due, and differences between one sample of a process and the next.
 #[derive(Clone, Debug)]
 pub struct Meters {
-    period_ns: u64,
-    next: KernelTime,
+    /// Nanoseconds, where that is chosen for all.
+    period_ns: Option<u64>,
+    rounds: BTreeMap<u64, Round>,
+    /// The host when anything was sampled last.
     host: Option<HostSample>,
     before: BTreeMap<ProcessKey, (KernelTime, u64)>,
 }
 
+/// Those that are reported with the same period.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    next: KernelTime,
+    /// The host when they were sampled last.
+    host: Option<HostSample>,
+}
+
 impl Meters {
-    /// Reports every `period_ns` nanoseconds; 0 reports nothing.
-    pub fn new(period_ns: u64) -> Meters {
-        Meters { period_ns, next: KernelTime(0), host: None, before: BTreeMap::new() }
+    /// Reports every `period_ns` nanoseconds, 0 reports nothing; where nothing is chosen, each instance says it for itself.
+    pub fn new(period_ns: Option<u64>) -> Meters {
+        Meters { period_ns, rounds: BTreeMap::new(), host: None, before: BTreeMap::new() }
     }
 
-    /// Whether it is time for samples.
-    pub fn due(&mut self, at: KernelTime) -> bool {
-        if self.period_ns == 0 || at < self.next {
-            return false;
+    /// Whether it is time for samples, and of whom; also while there is nobody, so that the first has a host to compare with.
+    pub fn due<'a>(
+        &mut self,
+        at: KernelTime,
+        instances: impl Iterator<Item = &'a Instance>,
+    ) -> Option<Vec<ProcessKey>> {
+        let common = self.period_ns.unwrap_or(PERIOD_NS);
+        if common == 0 {
+            return None;
         }
-        self.next = KernelTime(at.0.saturating_add(self.period_ns));
-        true
+        let mut members = BTreeMap::from([(common, Vec::new())]);
+        for instance in instances {
+            members.entry(self.period(instance)).or_default().push(instance.process);
+        }
+        self.rounds.retain(|period, _| members.contains_key(period));
+        let mut due = None;
+        for (period, members) in members {
+            let round = self.rounds.entry(period).or_default();
+            if at >= round.next {
+                round.next = KernelTime(at.0.saturating_add(period));
+                due.get_or_insert_with(Vec::new).extend(members);
+            }
+        }
+        due
+    }
+
+    /// In nanoseconds.
+    fn period(&self, instance: &Instance) -> u64 {
+        let own = || instance.pace.meter_period_s.map(|seconds| u64::from(seconds) * 1_000_000_000);
+        self.period_ns.or_else(own).unwrap_or(PERIOD_NS)
     }
 
     /// Meters of every instance that has a sample; with each come those that no sample is needed for.
@@ -94,12 +131,15 @@ impl Meters {
         wall: WallOffset,
         instances: impl Iterator<Item = (&'a Instance, Vec<Meter>)>,
     ) -> Vec<MeterBatch> {
-        let host_cpu = self.host.map_or(0.0, |before| host_cpu(before, samples.host));
-        self.host = Some(samples.host);
         let by_key: BTreeMap<ProcessKey, &ProcessSample> =
             samples.processes.iter().map(|sample| (sample.key, sample)).collect();
+        let mut sampled = BTreeSet::new();
         let batches = instances.filter_map(|(instance, own)| {
             let sample = by_key.get(&instance.process)?;
+            let period = self.period(instance);
+            sampled.insert(period);
+            let before = self.rounds.get(&period).and_then(|round| round.host).or(self.host);
+            let host_cpu = before.map_or(0.0, |before| host_cpu(before, samples.host));
             let cpu = self.process_cpu(sample, samples.at);
             Some(MeterBatch {
                 service: instance.service.clone(),
@@ -109,16 +149,24 @@ impl Meters {
             })
         });
         let batches = batches.collect();
-        self.before =
-            samples.processes.iter().map(|sample| (sample.key, (samples.at, sample.cpu_ticks))).collect();
+        for period in sampled {
+            self.rounds.entry(period).or_default().host = Some(samples.host);
+        }
+        self.host = Some(samples.host);
         batches
     }
 
+    /// A process ended.
+    pub fn forget(&mut self, process: ProcessKey) {
+        self.before.remove(&process);
+    }
+
     /// Percent of one processor since the last sample.
-    fn process_cpu(&self, sample: &ProcessSample, at: KernelTime) -> f64 {
-        let Some((then, ticks)) = self.before.get(&sample.key) else { return 0.0 };
-        let seconds = at.since(*then) as f64 / 1e9;
-        percent(sample.cpu_ticks.saturating_sub(*ticks) as f64 / 100.0, seconds)
+    fn process_cpu(&mut self, sample: &ProcessSample, at: KernelTime) -> f64 {
+        let before = self.before.insert(sample.key, (at, sample.cpu_ticks));
+        let Some((then, ticks)) = before else { return 0.0 };
+        let seconds = at.since(then) as f64 / 1e9;
+        percent(sample.cpu_ticks.saturating_sub(ticks) as f64 / 100.0, seconds)
     }
 }
 
@@ -164,6 +212,7 @@ fn percent(part: f64, whole: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Pace;
     use crate::identity::Role;
 
     #[test]
@@ -202,17 +251,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn values_are_differences_in_the_widgets_units() {
-        let instance = Instance {
-            process: KEY,
+    fn instance(pid: u32, meter_period_s: Option<u32>) -> Instance {
+        Instance {
+            process: ProcessKey { pid, ..KEY },
             role: Role::Worker,
             service: "s".into(),
             name: "i".into(),
             properties: Vec::new(),
-            pace: crate::identity::Pace::default(),
-        };
-        let mut meters = Meters::new(20);
+            pace: Pace { meter_period_s, ..Pace::default() },
+        }
+    }
+
+    #[test]
+    fn values_are_differences_in_the_widgets_units() {
+        let instance = instance(KEY.pid, None);
+        let mut meters = Meters::new(Some(20));
         meters.sampled(&samples(10, 100, 500), WallOffset(0), [(&instance, Vec::new())].into_iter());
         let batches = meters.sampled(
             &samples(20, 1_100, 750),
@@ -226,9 +279,34 @@ mod tests {
     }
 
     #[test]
-    fn a_period_of_zero_is_never_due() {
-        assert!(!Meters::new(0).due(KernelTime(5)));
-        let mut meters = Meters::new(10);
-        assert!(meters.due(KernelTime(5)) && !meters.due(KernelTime(14)) && meters.due(KernelTime(15)));
+    fn a_period_is_each_instances_own_unless_one_is_chosen() {
+        let all = [instance(1, Some(10)), instance(2, None), instance(3, Some(10))];
+        let due = |meters: &mut Meters, at_s: u64| {
+            let due = meters.due(KernelTime(at_s * 1_000_000_000), all.iter());
+            due.map(|due| due.iter().map(|key| key.pid).collect::<Vec<_>>())
+        };
+        let mut own = Meters::new(None);
+        let found = [5, 14, 15, 24, 25, 35].map(|at_s| due(&mut own, at_s));
+        let (all_three, quick) = (|| Some(vec![1, 3, 2]), || Some(vec![1, 3]));
+        assert_eq!(found, [all_three(), None, quick(), None, all_three(), quick()]);
+        let mut chosen = Meters::new(Some(30_000_000_000));
+        let found = [5, 34, 35].map(|at_s| due(&mut chosen, at_s));
+        assert_eq!(found, [Some(vec![1, 2, 3]), None, Some(vec![1, 2, 3])]);
+        assert_eq!(due(&mut Meters::new(Some(0)), 5), None);
+    }
+
+    #[test]
+    fn the_host_is_compared_with_what_it_was_in_the_same_round() {
+        let (quick, slow) = (instance(KEY.pid, Some(10)), instance(KEY.pid, None));
+        let mut meters = Meters::new(None);
+        let mut host_cpu = |instance, at_s, busy| {
+            let samples = samples(at_s, busy, 0);
+            let batches = meters.sampled(&samples, WallOffset(0), [(instance, Vec::new())].into_iter());
+            batches[0].meters[0].value
+        };
+        assert_eq!((host_cpu(&quick, 10, 0), host_cpu(&slow, 10, 0)), (0.0, 0.0));
+        assert_eq!(host_cpu(&quick, 20, 2_000), 100.0);
+        assert_eq!(host_cpu(&slow, 30, 2_000), 50.0);
+        assert_eq!(host_cpu(&quick, 30, 2_000), 0.0);
     }
 }

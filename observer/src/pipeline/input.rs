@@ -75,8 +75,8 @@ pub struct Origin {
     pub chosen: Chosen,
     /// How long after its fork a worker that has not beaten is stuck, in nanoseconds.
     pub stuck_after_ns: u64,
-    /// Between two meter reports, in nanoseconds.
-    pub meter_period_ns: u64,
+    /// Between two meter reports, in nanoseconds, where that is chosen for all.
+    pub meter_period_ns: Option<u64>,
     /// Connections followed at a time.
     pub connections: usize,
 }

@@ -4,6 +4,7 @@ pub mod output;
 pub mod tape;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use observer_ebpf::record::Closed;
 use observer_ebpf::record::Execed;
@@ -64,6 +65,8 @@ pub struct Pipeline {
     changes: Vec<Change>,
     segments: Segments,
     meters: Meters,
+    /// Whose samples were asked for last.
+    asked: BTreeSet<ProcessKey>,
     wall: WallOffset,
     /// When the last record was made.
     read_to: KernelTime,
@@ -86,6 +89,7 @@ impl Pipeline {
             changes: Vec::new(),
             segments: Segments::new(origin.seed, origin.chosen.clone()),
             meters: Meters::new(origin.meter_period_ns),
+            asked: BTreeSet::new(),
             wall: origin.wall,
             read_to: KernelTime::default(),
             all_read: KernelTime::default(),
@@ -110,7 +114,8 @@ impl Pipeline {
                 self.sampled(samples, outputs);
                 self.looked(samples.at, &samples.queues);
                 let living = samples.processes.iter().map(|sample| sample.key).collect();
-                self.model.alive(samples.at, &living, self.all_read, &mut self.changes);
+                let asked = std::mem::take(&mut self.asked);
+                self.model.alive(samples.at, &asked, &living, self.all_read, &mut self.changes);
             }
             Input::Queues { at, queues } => self.looked(*at, queues),
             Input::Imports { process, imports } => self.model.recognised(*process, imports.as_ref()),
@@ -124,9 +129,9 @@ impl Pipeline {
                     self.next_look = KernelTime(at.0.saturating_add(LOOK_INTERVAL_NS));
                     outputs.push(Output::AskHolders);
                 }
-                if self.meters.due(*at) {
-                    let processes = self.model.instances().map(|instance| instance.process).collect();
-                    outputs.push(Output::AskSamples(processes));
+                if let Some(due) = self.meters.due(*at, self.model.instances()) {
+                    self.asked = due.iter().copied().collect();
+                    outputs.push(Output::AskSamples(due));
                 } else if *at >= self.next_queues {
                     let crowded = self.model.crowded();
                     if !crowded.is_empty() {
@@ -139,9 +144,9 @@ impl Pipeline {
         self.flush(outputs);
     }
 
-    /// The meters of every instance.
+    /// The meters of every instance that was sampled.
     fn sampled(&mut self, samples: &Samples, outputs: &mut Vec<Output>) {
-        let turnover = self.model.turnover(samples.at);
+        let turnover = self.model.turnover(samples.at, samples.processes.iter().map(|sample| sample.key));
         let mut queues = meter::load::queues(&samples.queues, |process| turnover.contains_key(&process));
         let model = &self.model;
         let instances = model.instances().map(|instance| {
@@ -344,6 +349,7 @@ impl Pipeline {
         for change in &self.changes {
             if let Change::Bye(instance) = change {
                 self.segments.forget(instance.process);
+                self.meters.forget(instance.process);
             }
         }
         outputs.extend(self.changes.drain(..).map(|change| match change {
@@ -397,7 +403,7 @@ mod tests {
             given: Given::default(),
             chosen: Chosen::default(),
             stuck_after_ns: 0,
-            meter_period_ns: 0,
+            meter_period_ns: Some(0),
             connections: 16,
         }
     }

@@ -22,7 +22,7 @@ use crate::python::version;
 
 /// The variables that are kept: what names, settings and the role of a new master come from. Never a secret; of `PYTHONPATH` only whether the
 /// SkyWalking agent's loader is on it.
-const VARIABLES: [&str; 35] = [
+const VARIABLES: [&str; 36] = [
     "SW_AGENT_NAME",
     "SW_AGENT_INSTANCE_NAME",
     "SW_AGENT_NAMESPACE",
@@ -42,6 +42,7 @@ const VARIABLES: [&str; 35] = [
     "SW_AGENT_COLLECTOR_HEARTBEAT_PERIOD",
     "SW_AGENT_COLLECTOR_PROPERTIES_REPORT_PERIOD_FACTOR",
     "SW_AGENT_METER_REPORTER_ACTIVE",
+    "SW_AGENT_METER_REPORTER_PERIOD",
     "SW_AGENT_PVM_METER_REPORTER_ACTIVE",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",

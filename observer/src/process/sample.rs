@@ -32,7 +32,7 @@ use crate::python::runtime::Numbers;
 use crate::python::runtime::Runtime;
 use crate::python::runtime::Unreadable;
 
-/// Reads numbers; what was found out about an interpreter is kept for as long as its process is asked for.
+/// Reads numbers; what was found out about an interpreter is kept until its process ended.
 #[derive(Debug)]
 pub struct Sampler {
     images: Images,
@@ -61,14 +61,17 @@ impl Sampler {
 
     /// Reads the numbers of these processes and of the host; processes that ended are left out.
     pub fn read(&mut self, processes: &[ProcessKey]) -> Samples {
-        let asked: BTreeSet<&ProcessKey> = processes.iter().collect();
-        self.interpreters.retain(|key, _| asked.contains(key));
         Samples {
             at: clock::kernel_now(),
             host: host(),
             processes: processes.iter().filter_map(|key| self.process(*key)).collect(),
             queues: Queues::default(),
         }
+    }
+
+    /// A process ended.
+    pub fn ended(&mut self, key: ProcessKey) {
+        self.interpreters.remove(&key);
     }
 
     /// Interpreters' files, of each of which what was found out is kept.

@@ -72,7 +72,7 @@ impl Roster {
         for change in changes {
             match change {
                 Change::Hello(instance) => {
-                    let Pace { heartbeat_s, properties_factor } = instance.pace;
+                    let Pace { heartbeat_s, properties_factor, .. } = instance.pace;
                     let own = || Duration::from_secs(heartbeat_s.unwrap_or(HEARTBEAT_S).into());
                     let heartbeat = self.heartbeat.unwrap_or_else(own);
                     let factor = self.factor.or(properties_factor).unwrap_or(PROPERTIES_FACTOR).max(1);
@@ -248,7 +248,7 @@ mod tests {
         let start = Instant::now();
         let beats = |chosen: (Option<Duration>, Option<u32>)| {
             let mut roster = Roster::new(chosen.0, chosen.1);
-            let quick = Pace { heartbeat_s: Some(5), properties_factor: Some(2) };
+            let quick = Pace { heartbeat_s: Some(5), properties_factor: Some(2), ..Pace::default() };
             let instances = [Instance { pace: quick, ..instance(1) }, instance(2)];
             for one in instances {
                 roster.apply(vec![Change::Hello(one)], start);

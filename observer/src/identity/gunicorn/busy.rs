@@ -72,17 +72,24 @@ impl Model {
         }
     }
 
-    /// What each worker that is reported did since this was asked last.
-    pub fn turnover(&mut self, at: KernelTime) -> BTreeMap<ProcessKey, Turnover> {
+    /// What each of these that is a worker and reported did since this was asked of it last.
+    pub fn turnover(
+        &mut self,
+        at: KernelTime,
+        of: impl Iterator<Item = ProcessKey>,
+    ) -> BTreeMap<ProcessKey, Turnover> {
         let arbiters = self.processes.values().filter(|process| process.role.is_some_and(Role::is_arbiter));
         let classes: BTreeMap<ProcessKey, Class> =
             arbiters.map(|process| (process.key, process.arbiter.class)).collect();
-        let workers = self.processes.values_mut().filter(|process| {
-            let serves = matches!(process.role, Some(Role::Worker | Role::DirtyWorker | Role::Orphan));
-            serves && process.instance.is_some() && process.quiet.is_none()
-        });
         let mut all = BTreeMap::new();
-        for process in workers {
+        for key in of {
+            let Some(process) = self.processes.get_mut(&key.pid).filter(|process| process.key == key) else {
+                continue;
+            };
+            let serves = matches!(process.role, Some(Role::Worker | Role::DirtyWorker | Role::Orphan));
+            if !serves || process.instance.is_none() || process.quiet.is_some() {
+                continue;
+            }
             let class = process.parent.and_then(|parent| classes.get(&parent));
             let class = class.filter(|_| process.role == Some(Role::Worker)); // dirty workers have classes of their own
             let late = process.life.pulse.late(at);

@@ -342,19 +342,19 @@ impl Model {
         self.processes.get(&pid).is_some_and(|process| process.quiet.is_some())
     }
 
-    /// Processes that lived `at` this time, of those that [`Model::instances`] names. One that is missing twice has ended, if
+    /// Processes that lived `at` this time, of those that were `asked` for. One that is missing twice has ended, if
     /// all records of the time between were `read`: its own was lost. Until then those of its last requests may be on
     /// their way.
     pub fn alive(
         &mut self,
         at: KernelTime,
+        asked: &BTreeSet<ProcessKey>,
         living: &BTreeSet<ProcessKey>,
         read: KernelTime,
         changes: &mut Vec<Change>,
     ) {
         let mut ended = Vec::new();
-        let reported = |process: &&mut Process| process.instance.is_some() && process.quiet.is_none();
-        for process in self.processes.values_mut().filter(reported) {
+        for process in self.processes.values_mut().filter(|process| asked.contains(&process.key)) {
             if living.contains(&process.key) {
                 process.missing = None;
             } else if read > *process.missing.get_or_insert(at) {

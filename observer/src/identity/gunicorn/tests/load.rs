@@ -103,11 +103,14 @@ fn what_an_app_child_serves_is_its_workers() {
     world.model.accepted(30);
     world.turn(30, 0, 1);
     world.model.instance(world.at(), 30, &mut world.changes);
-    let all = world.model.turnover(world.at());
+    let everyone = [10, 11, 12, 30].map(key);
+    let all = world.model.turnover(world.at(), everyone.into_iter());
     let own = &all[&key(11)];
     assert_eq!((own.accepts, own.requests, own.in_flight), (1, 1, 1));
     assert_eq!((own.waits.is_some(), own.late_ns), (true, None), "sync has no loop that could be late");
     assert_eq!((all[&key(12)].accepts, all.len()), (0, 2));
+    let one = world.model.turnover(world.at(), [key(12)].into_iter());
+    assert_eq!(one.keys().copied().collect::<Vec<_>>(), [key(12)]);
 }
 
 #[test]

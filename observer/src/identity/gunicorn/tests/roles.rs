@@ -268,10 +268,12 @@ fn an_instance_that_is_missing_twice_has_ended() {
     let (both, one) = (BTreeSet::from([10, 11, 13].map(key)), BTreeSet::from([10, 11].map(key)));
     // Each time all was read up to shortly before; the last but one time the reader is behind.
     for (at, living, read) in [(10, &one, 9), (20, &both, 19), (30, &one, 29), (40, &one, 30)] {
-        world.model.alive(KernelTime(at), living, KernelTime(read), &mut world.changes);
+        world.model.alive(KernelTime(at), &both, living, KernelTime(read), &mut world.changes);
+        // Of whom nobody asked nothing is known.
+        world.model.alive(KernelTime(at), &one, &one, KernelTime(read), &mut world.changes);
         assert_eq!(world.names().len(), 3, "{at}");
     }
-    world.model.alive(KernelTime(50), &one, KernelTime(49), &mut world.changes);
+    world.model.alive(KernelTime(50), &both, &one, KernelTime(49), &mut world.changes);
     assert_eq!(world.names(), ["web-master(10)", "web-master(10)-child(11)"]);
     assert_eq!(world.cause(13), "unknown");
 }
