@@ -9,7 +9,7 @@ macro_rules! offsets {
     ($($field:ident = $path:literal),* $(,)?) => {
         wire! {
             /// Byte offsets of kernel structure fields, in the order of [`PATHS`].
-            pub struct Offsets [232] {
+            pub struct Offsets [244] {
                 $(
                     #[doc = concat!("`", $path, "`")]
                     pub $field: u32
@@ -90,6 +90,10 @@ offsets! {
     user_msghdr_iovlen = "user_msghdr.msg_iovlen",
     mmsghdr_len = "mmsghdr.msg_len",
     upid_size = "upid#",
+    // Of x86-64 only.
+    regs_orig_ax = "pt_regs.orig_ax",
+    regs_si = "pt_regs.si",
+    regs_dx = "pt_regs.dx",
 }
 
 wire! {

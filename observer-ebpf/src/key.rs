@@ -66,7 +66,7 @@ wire! {
 
 wire! {
     /// Value of the map `SOCKETS`, keyed by the address of a `struct sock`.
-    pub struct Socket [72] {
+    pub struct Socket [88] {
         /// Which connection this is.
         pub conn: Conn,
         /// Bytes read so far.
@@ -81,10 +81,16 @@ wire! {
         pub plain_sent: u64,
         /// When the encrypted bytes that were read last had been ready.
         pub ready: u64,
+        /// When the bytes arrived that are being read; 0 while none are.
+        pub arrived: u64,
         /// A number of [`wanted`].
         pub wanted: u32,
         /// A number of [`cipher`].
         pub cipher: u32,
+        /// `AF_*`
+        pub family: u32,
+        /// Always zero.
+        pub zero: u32,
     }
 }
 

@@ -212,6 +212,7 @@ enum Attach {
     Kprobe,
     Fentry,
     Tracepoint,
+    Syscall,
 }
 
 impl Cli {
@@ -292,6 +293,7 @@ impl From<RunArgs> for Raw {
                 Attach::Kprobe => Variant::Kprobe,
                 Attach::Fentry => Variant::Fentry,
                 Attach::Tracepoint => Variant::Tracepoint,
+                Attach::Syscall => Variant::Syscall,
             }),
             ring_bytes: args.ring_size,
             connections: args.max_connections,

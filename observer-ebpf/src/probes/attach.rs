@@ -33,6 +33,7 @@ use crate::syscall;
 use crate::syscall::Arguments;
 use crate::tls;
 use crate::tls::Count;
+use crate::tracepoint;
 
 /// Whether programs do nothing, so that a benchmark can tell what the kernel takes to reach them; set by the loader. The
 /// verifier takes out what does not apply.
@@ -178,6 +179,10 @@ left!("unix_stream_recvmsg", 4: unix_stream_recvmsg_kretprobe, unix_stream_recvm
 entered!("tcp_splice_read": tcp_splice_read_kprobe, tcp_splice_read_fentry, tcp_splice_read_fentry_again
     => |cx| io::begin_pages(&cx, true));
 left!("tcp_splice_read", 5: tcp_splice_read_kretprobe, tcp_splice_read_fexit, tcp_splice_read_fexit_again => io::end);
+traced!("tcp_rcv_space_adjust": tcp_rcv_space_adjust_tp_btf => |cx| tracepoint::taken(&cx));
+traced!("sock_recv_length": sock_recv_length_tp_btf => |cx| tracepoint::moved(&cx, true));
+begun!(sys_enter_splice_in, sys_enter_splice_in_again => |cx| syscall::begin_opaque(&cx, true, 0));
+ended!(sys_exit_splice_in, sys_exit_splice_in_again => io::end);
 begun!(sys_enter_read, sys_enter_read_again => |cx| syscall::begin(&cx, true, Arguments::Buffer, None));
 ended!(sys_exit_read, sys_exit_read_again => io::end);
 begun!(sys_enter_readv, sys_enter_readv_again => |cx| syscall::begin(&cx, true, Arguments::Vector, None));
@@ -207,6 +212,7 @@ entered!("unix_stream_sendpage": unix_stream_sendpage_kprobe, unix_stream_sendpa
     => |cx| io::begin_pages(&cx, false));
 left!("unix_stream_sendpage", 5: unix_stream_sendpage_kretprobe, unix_stream_sendpage_fexit, unix_stream_sendpage_fexit_again
     => io::end);
+traced!("sock_send_length": sock_send_length_tp_btf => |cx| tracepoint::moved(&cx, false));
 begun!(sys_enter_write, sys_enter_write_again => |cx| syscall::begin(&cx, false, Arguments::Buffer, None));
 ended!(sys_exit_write, sys_exit_write_again => io::end);
 begun!(sys_enter_writev, sys_enter_writev_again => |cx| syscall::begin(&cx, false, Arguments::Vector, None));

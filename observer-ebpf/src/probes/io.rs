@@ -84,6 +84,20 @@ pub struct Call {
     again: u32,
 }
 
+impl Call {
+    /// A call of which only the end is seen.
+    #[inline(always)]
+    pub fn ended(receives: bool, buffers: Buffers, ready: u64) -> Call {
+        Call { sk: 0, buffers, ready, family: 0, receives: u16::from(receives), again: 0 }
+    }
+
+    /// The entry of its socket.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<*mut Socket> {
+        socket::entry(Stream { sk: self.sk, family: self.family })
+    }
+}
+
 /// A payload of at most `N` bytes behind its record.
 #[repr(C)]
 struct Frame<const N: usize> {
@@ -191,7 +205,7 @@ pub fn end(cx: &impl Exit) -> Option<()> {
     if size == 0 && call.receives == 0 {
         return None;
     }
-    moved(&call, size as u64)
+    moved(call.socket()?, &call, size as u64)
 }
 
 /// The call that this thread began, with its result; `None` when it failed or none was begun.
@@ -210,10 +224,9 @@ pub fn take(cx: &impl Exit) -> Option<(Call, i64)> {
     (result >= 0).then_some((call, result))
 }
 
-/// `size` bytes moved through a call's buffers.
+/// `size` bytes of a socket moved through a call's buffers.
 #[inline(always)]
-pub fn moved(call: &Call, size: u64) -> Option<()> {
-    let socket = socket::entry(Stream { sk: call.sk, family: call.family })?;
+pub fn moved(socket: *mut Socket, call: &Call, size: u64) -> Option<()> {
     let receives = call.receives != 0;
     // SAFETY: a live map value. Two threads that read one stream at a time may disturb the count; so they
     // do the stream itself.
@@ -226,7 +239,7 @@ pub fn moved(call: &Call, size: u64) -> Option<()> {
         return None;
     }
     let header = emit::header(if receives { Kind::Received } else { Kind::Sent });
-    let ready = match (receives && call.family != AF_UNIX, call.ready) {
+    let ready = match (receives && socket.family != u32::from(AF_UNIX), call.ready) {
         (false, _) => 0,
         (true, 0) => header.at,
         (true, ready) => ready,

@@ -19,6 +19,7 @@ mod program;
 mod socket;
 mod syscall;
 mod tls;
+mod tracepoint;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {} // lets host tools check the probes

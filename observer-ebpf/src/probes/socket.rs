@@ -49,10 +49,13 @@ pub fn stream(sk: u64) -> Option<Stream> {
 /// When the last packet of a TCP connection arrived or left, in kernel monotonic nanoseconds; 0 for others.
 #[inline(always)]
 pub fn last_packet(stream: Stream) -> u64 {
-    if stream.family == AF_UNIX {
-        return 0;
-    }
-    kernel::read::<u64>(stream.sk, offset!(tcp_mstamp)).unwrap_or(0) * 1_000
+    if stream.family == AF_UNIX { 0 } else { last_packet_of(stream.sk) }
+}
+
+/// The same of a socket that is known to be one.
+#[inline(always)]
+pub fn last_packet_of(sk: u64) -> u64 {
+    kernel::read::<u64>(sk, offset!(tcp_mstamp)).unwrap_or(0) * 1_000
 }
 
 /// The running process accepted a connection: argument 0 is its `sock` (`security_sock_graft`).
@@ -103,8 +106,11 @@ fn open(stream: Stream, accepted: u16) -> Option<*mut Socket> {
         plain_received: 0,
         plain_sent: 0,
         ready: 0,
+        arrived: 0,
         wanted: wanted::BYTES,
         cipher: if accepted == 1 { cipher::UNKNOWN } else { cipher::LATE },
+        family: u32::from(family),
+        zero: 0,
     };
     if SOCKETS.insert(sk, socket, 0).is_err() {
         emit::lost(Drop::SocketsFull);

@@ -50,7 +50,7 @@ pub fn begin(cx: &impl Entry, receives: bool, arguments: Arguments, flags: Optio
 
 /// The buffers of a `struct user_msghdr`.
 #[inline(always)]
-fn message(at: u64) -> Option<Buffers> {
+pub fn message(at: u64) -> Option<Buffers> {
     let iov = at.wrapping_add(u64::from(offset!(user_msghdr_iov)));
     let len = at.wrapping_add(u64::from(offset!(user_msghdr_iovlen)));
     let base = io::counted(kernel::read_user(iov), Drop::UserFault)?;
@@ -73,7 +73,7 @@ pub fn end_messages(cx: &impl Exit) -> Option<()> {
     let len = first.wrapping_add(u64::from(offset!(mmsghdr_len)));
     let size: u32 = io::counted(kernel::read_user(len), Drop::UserFault)?;
     call.buffers = message(first)?;
-    io::moved(&call, u64::from(size))
+    io::moved(call.socket()?, &call, u64::from(size))
 }
 
 /// `splice(in, …, out, …)` starts: either end may be a socket, not both.

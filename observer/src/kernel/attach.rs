@@ -121,7 +121,7 @@ fn attach_probe(
 ) -> Attachment {
     let mut refusals = Vec::new();
     for (variant, points) in probe.variants {
-        if probe.variants.len() > 1 && forced.is_some_and(|forced| forced != *variant) {
+        if !probe.allows(*variant, forced) {
             continue;
         }
         match take_points(ebpf, kernel, points, probe.when) {

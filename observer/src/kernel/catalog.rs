@@ -9,6 +9,8 @@ pub enum Variant {
     Fentry,
     /// The kernel's own tracepoints.
     Tracepoint,
+    /// Those of system calls, where there are others.
+    Syscall,
     /// An instruction of a program, by breakpoint.
     Uprobe,
 }
@@ -20,6 +22,7 @@ impl Variant {
             Variant::Kprobe => "kprobe",
             Variant::Fentry => "fentry",
             Variant::Tracepoint => "tracepoint",
+            Variant::Syscall => "syscall",
             Variant::Uprobe => "uprobe",
         }
     }
@@ -56,6 +59,21 @@ pub enum When {
     Needed,
 }
 
+impl Probe {
+    /// Whether a variant may be taken when one is forced. A probe that has just one keeps it; tracepoints are those of system
+    /// calls where there are no others.
+    pub fn allows(&self, variant: Variant, forced: Option<Variant>) -> bool {
+        let has = |wanted: Variant| self.variants.iter().any(|(variant, _)| *variant == wanted);
+        match forced {
+            None => true,
+            _ if self.variants.len() == 1 => true,
+            Some(Variant::Tracepoint) => matches!(variant, Variant::Tracepoint | Variant::Syscall),
+            Some(Variant::Syscall) if !has(Variant::Syscall) => variant == Variant::Tracepoint,
+            Some(forced) => variant == forced,
+        }
+    }
+}
+
 /// A handler and the ways to reach it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
@@ -88,6 +106,7 @@ macro_rules! twice {
 
 use Variant::Fentry;
 use Variant::Kprobe;
+use Variant::Syscall;
 use Variant::Tracepoint;
 use Variant::Uprobe;
 
@@ -235,6 +254,15 @@ pub const CATALOG: &[Probe] = &[
             (
                 Tracepoint,
                 &[
+                    point("tcp_rcv_space_adjust_tp_btf", "tcp_rcv_space_adjust"),
+                    point("sock_recv_length_tp_btf", "sock_recv_length"), // from 6.3
+                    twice!(point("sys_enter_splice_in", "sys_enter_splice")),
+                    twice!(point("sys_exit_splice_in", "sys_exit_splice")),
+                ],
+            ),
+            (
+                Syscall,
+                &[
                     twice!(point("sys_enter_read", "sys_enter_read")),
                     twice!(point("sys_exit_read", "sys_exit_read")),
                     twice!(point("sys_enter_readv", "sys_enter_readv")),
@@ -289,8 +317,9 @@ pub const CATALOG: &[Probe] = &[
                     optional("unix_stream_sendpage_kretprobe", "unix_stream_sendpage"),
                 ],
             ),
+            (Tracepoint, &[point("sock_send_length_tp_btf", "sock_send_length")]),
             (
-                Tracepoint,
+                Syscall,
                 &[
                     twice!(point("sys_enter_write", "sys_enter_write")),
                     twice!(point("sys_exit_write", "sys_exit_write")),
@@ -424,7 +453,7 @@ mod tests {
         for probe in CATALOG {
             let variants: HashSet<Variant> = probe.variants.iter().map(|(variant, _)| *variant).collect();
             assert_eq!(variants.len(), probe.variants.len(), "{}", probe.name);
-            assert!(matches!(variants.len(), 1 | 3), "{}", probe.name);
+            assert!(matches!(variants.len(), 1 | 3 | 4), "{}", probe.name);
             for point in probe.variants.iter().flat_map(|(_, points)| *points) {
                 assert!(programs.insert(point.program), "{}", point.program);
                 assert!(point.again.is_none_or(|again| programs.insert(again)), "{}", point.program);

@@ -83,8 +83,11 @@ mod tests {
             plain_received: 0,
             plain_sent: 0,
             ready: 0,
+            arrived: 0,
             wanted: wanted::BYTES,
             cipher: 0,
+            family: 2,
+            zero: 0,
         };
         assert_eq!(wanting(socket, conn, wanted::SIZES).map(|socket| socket.wanted), Some(wanted::SIZES));
         assert_eq!(wanting(socket, Conn { born: 1, ..conn }, wanted::NOTHING), None);
