@@ -234,6 +234,9 @@ pub fn moved(socket: *mut Socket, call: &Call, size: u64) -> Option<()> {
     let total = if receives { &mut socket.received } else { &mut socket.sent };
     let offset = *total;
     *total = offset + size;
+    if receives {
+        socket.arrived = 0;
+    }
     let conn = socket.conn;
     if socket.wanted == wanted::NOTHING {
         return None;

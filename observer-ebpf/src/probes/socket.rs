@@ -93,6 +93,12 @@ pub fn entry(stream: Stream) -> Option<*mut Socket> {
     }
 }
 
+/// The same of a socket of which it is not known that it is a stream's.
+#[inline(always)]
+pub fn followed(sk: u64) -> Option<*mut Socket> {
+    SOCKETS.get_ptr_mut(sk).or_else(|| open(stream(sk)?, 0))
+}
+
 #[inline(always)]
 fn open(stream: Stream, accepted: u16) -> Option<*mut Socket> {
     let Stream { sk, family } = stream;

@@ -15,7 +15,6 @@ use crate::io::Buffers;
 use crate::io::Call;
 use crate::io::Shape;
 use crate::kernel::offset;
-use crate::maps::SOCKETS;
 use crate::socket;
 use crate::syscall;
 
@@ -43,7 +42,7 @@ pub fn taken(cx: &impl Entry) -> Option<()> {
     }
     let sk = cx.arg(0)?;
     // SAFETY: a live map value. Two threads that read one stream at a time may disturb the time; so they do the stream itself.
-    let socket = unsafe { &mut *SOCKETS.get_ptr_mut(sk)? };
+    let socket = unsafe { &mut *socket::followed(sk)? };
     if socket.arrived == 0 {
         socket.arrived = socket::last_packet_of(sk);
     }
@@ -62,13 +61,9 @@ pub fn moved(cx: &impl Entry, receives: bool) -> Option<()> {
     if size == 0 && !receives || receives && cx.arg(2)? & io::MSG_ASIDE != 0 {
         return None;
     }
-    let sk = cx.arg(0)?;
-    let socket = match SOCKETS.get_ptr_mut(sk) {
-        Some(socket) => socket,
-        None => socket::entry(socket::stream(sk)?)?,
-    };
+    let socket = socket::followed(cx.arg(0)?)?;
     // SAFETY: as above.
-    let ready = if receives { core::mem::take(unsafe { &mut (*socket).arrived }) } else { 0 };
+    let ready = unsafe { (*socket).arrived };
     io::moved(socket, &Call::ended(receives, buffers(), ready), size)
 }
 

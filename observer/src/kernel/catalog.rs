@@ -460,4 +460,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn one_that_is_forced_leaves_each_probe_a_way() {
+        let left = |name: &str, forced: Variant| -> Vec<Variant> {
+            let probe = CATALOG.iter().find(|probe| probe.name == name).unwrap();
+            let all = probe.variants.iter().map(|(variant, _)| *variant);
+            all.filter(|variant| probe.allows(*variant, Some(forced))).collect()
+        };
+        assert_eq!(left("receive", Tracepoint), [Tracepoint, Syscall]);
+        assert_eq!(left("receive", Syscall), [Syscall]);
+        assert_eq!(left("receive", Kprobe), [Kprobe]);
+        assert_eq!(left("accept", Syscall), [Tracepoint]);
+        assert_eq!(left("tls", Kprobe), [Uprobe]);
+    }
 }

@@ -37,7 +37,8 @@ pub fn layout(btf: &Btf) -> Layout {
 
 /// Paths that this kernel lacks although every variant of the probes needs them.
 pub fn missing(btf: &Btf) -> Vec<&'static str> {
-    const MAY_LACK: [&str; 1] = ["iov_iter.ubuf"];
+    // Iterators got this kind in 6.0; the registers are x86-64's.
+    const MAY_LACK: [&str; 4] = ["iov_iter.ubuf", "pt_regs.orig_ax", "pt_regs.si", "pt_regs.dx"];
     PATHS.into_iter().filter(|paths| !MAY_LACK.contains(paths) && offset(btf, paths) == ABSENT).collect()
 }
 
