@@ -16,14 +16,17 @@ use harness::stage::must;
 use harness::traffic::send_all;
 use harness::verdict::Expectation;
 
+/// What one observer sees by what this kernel has best, and another one at the same time by system calls.
 fn run(name: &str, launch: &Launch, losses: &[&str], traffic: impl FnOnce(&Gunicorn) -> Vec<Sent>) {
     let stage = Stage::enter(name);
-    let observer = Observer::start(&[]);
+    let observers = [[].as_slice(), &["--attach", "syscall"]].map(Observer::start);
     let gunicorn = Gunicorn::start(&stage, launch);
-    observer.wait_instances(&gunicorn.workers());
+    observers.iter().for_each(|observer| observer.wait_instances(&gunicorn.workers()));
     let sent = traffic(&gunicorn);
-    observer.wait_requests(&gunicorn, &sent);
-    Expectation::new(&gunicorn, &sent).losing(losses).check(&observer.stop());
+    observers.iter().for_each(|observer| observer.wait_requests(&gunicorn, &sent));
+    for observer in observers {
+        Expectation::new(&gunicorn, &sent).losing(losses).check(&observer.stop());
+    }
 }
 
 /// Answers of one action, with plain requests between them on the worker's own way.
