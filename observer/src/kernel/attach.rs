@@ -134,14 +134,21 @@ fn attach_probe(
 
 /// Takes all points of a variant, or none.
 fn take_points(ebpf: &mut Ebpf, kernel: &Kernel, points: &[Point], when: When) -> Result<(), String> {
+    let mut has_optional = false;
     for (at, point) in points.iter().enumerate() {
+        if point.instead && has_optional {
+            continue;
+        }
         let attached = kernel.programs(point).try_for_each(|name| {
             let program = ebpf.program_mut(name).ok_or("not in the object")?;
+            if point.unlocked && kernel.preempts.tracepoints {
+                return Err("this kernel can preempt it, and passes over it for others meanwhile".to_owned());
+            }
             load_point(program, &kernel.btf, point)?;
             if when == When::Start { attach_point(program, point) } else { Ok(()) }
         });
         match attached {
-            Ok(()) => {}
+            Ok(()) => has_optional |= point.optional,
             Err(_) if point.optional => unload_point(ebpf, point),
             Err(why) => {
                 unload_point(ebpf, point);

@@ -1,11 +1,15 @@
 //! What this host can do before anything is attached: probed, with a remedy for what is missing.
 use std::fs;
+use std::fs::File;
+use std::io::BufRead as _;
+use std::io::BufReader;
 use std::path::Path;
 
 use rustix::mount::MountFlags;
 use rustix::thread::CapabilitySet;
 
 use super::KernelError;
+use super::offsets::Layout;
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -88,24 +92,39 @@ pub fn has_uprobes() -> bool {
 }
 
 /// Which programs this kernel can preempt. It passes over a program while the same one is under way on that processor
-/// (`prog->active`, `kernel/bpf/trampoline.c`), and so what other tasks do there until the preempted one goes on. Kprobes and
-/// other tracepoints run with preemption off.
+/// (`prog->active`, `kernel/bpf/trampoline.c`), and so what other tasks do there until the preempted one goes on. Kprobes run
+/// with preemption off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preempts {
     /// Those at system calls: from 7.2 (`trace_call_bpf_faultable`, `kernel/trace/bpf_trace.c`).
     pub syscalls: bool,
     /// Those at functions, by trampoline.
     pub trampolines: bool,
+    /// Those at other tracepoints: from 7.0, where tracepoints are read under an SRCU lock (`tracepoint_srcu`,
+    /// `include/linux/tracepoint.h`), unless something else keeps preemption off.
+    pub tracepoints: bool,
 }
 
 impl Preempts {
-    /// What is true of the running kernel; `faultable`: whether it runs those at system calls with preemption on.
-    pub fn of_this_kernel(faultable: bool) -> Preempts {
+    /// What is true of the running kernel.
+    pub fn of_this_kernel(layout: &Layout) -> Preempts {
         let version = rustix::system::uname().version().to_string_lossy().into_owned();
         let model = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
         let preempts = is_preemptible(&version, model.as_deref());
-        Preempts { syscalls: preempts && faultable, trampolines: preempts }
+        Preempts {
+            syscalls: preempts && layout.faultable,
+            trampolines: preempts,
+            // Up to 6.12 that lock is for idle processors only.
+            tracepoints: preempts && layout.flavours && has_symbol("tracepoint_srcu"),
+        }
     }
+}
+
+/// Whether the kernel has a symbol of this name.
+fn has_symbol(name: &str) -> bool {
+    let Ok(symbols) = File::open("/proc/kallsyms") else { return false };
+    let ending = format!(" {name}");
+    BufReader::new(symbols).lines().map_while(Result::ok).any(|line| line.ends_with(&ending))
 }
 
 /// Whether a kernel preempts tasks inside it, by its version text and, where it shows it, the model that was chosen at

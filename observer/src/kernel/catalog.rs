@@ -39,6 +39,10 @@ pub struct Point {
     pub target: &'static str,
     /// Whether the variant works without it: a function that only some kernels have.
     pub optional: bool,
+    /// Whether it is taken only where none of the optional ones before it can be.
+    pub instead: bool,
+    /// Whether it is refused where the kernel can preempt it: a tracepoint that is passed with preemption on.
+    pub unlocked: bool,
 }
 
 /// What a probe means to the product.
@@ -90,14 +94,22 @@ pub struct Probe {
 }
 
 const fn point(program: &'static str, target: &'static str) -> Point {
-    Point { program, again: None, target, optional: false }
+    Point { program, again: None, target, optional: false, instead: false, unlocked: false }
 }
 
 const fn optional(program: &'static str, target: &'static str) -> Point {
     Point { optional: true, ..point(program, target) }
 }
 
-/// A point with a second program: `point` and `optional` of one that can be preempted.
+const fn unlocked(program: &'static str, target: &'static str) -> Point {
+    Point { unlocked: true, ..point(program, target) }
+}
+
+const fn instead(program: &'static str, target: &'static str) -> Point {
+    Point { instead: true, ..point(program, target) }
+}
+
+/// A point with a second program: `point` and the like of one that can be preempted.
 macro_rules! twice {
     ($make:ident($program:literal, $target:literal)) => {
         Point { again: Some(concat!($program, "_again")), ..$make($program, $target) }
@@ -118,7 +130,8 @@ pub const LOCK: &str = "lock";
 /// Name of the probe of TLS libraries.
 pub const TLS: &str = "tls";
 
-/// Every probe. On process life kprobes come first; elsewhere the cheapest that a kernel offers.
+/// Every probe. On process life kprobes come first; elsewhere the cheapest that a kernel offers, which is what comes once for
+/// each call in place of twice.
 pub const CATALOG: &[Probe] = &[
     Probe {
         name: "fork",
@@ -226,6 +239,19 @@ pub const CATALOG: &[Probe] = &[
         why: "requests",
         variants: &[
             (
+                Tracepoint, // from 6.3, up to 7.0 on kernels that can preempt it
+                &[
+                    unlocked("tcp_rcv_space_adjust_tp_btf", "tcp_rcv_space_adjust"),
+                    unlocked("sock_recv_length_tp_btf", "sock_recv_length"),
+                    // What is spliced passes by those. A tracepoint of one system call makes all of them dearer, so that is
+                    // the last way.
+                    twice!(optional("tcp_splice_read_fentry", "tcp_splice_read")),
+                    twice!(optional("tcp_splice_read_fexit", "tcp_splice_read")),
+                    twice!(instead("sys_enter_splice_in", "sys_enter_splice")),
+                    twice!(instead("sys_exit_splice_in", "sys_exit_splice")),
+                ],
+            ),
+            (
                 Fentry,
                 &[
                     twice!(point("inet_recvmsg_fentry", "inet_recvmsg")),
@@ -249,15 +275,6 @@ pub const CATALOG: &[Probe] = &[
                     point("unix_stream_recvmsg_kretprobe", "unix_stream_recvmsg"),
                     optional("tcp_splice_read_kprobe", "tcp_splice_read"),
                     optional("tcp_splice_read_kretprobe", "tcp_splice_read"),
-                ],
-            ),
-            (
-                Tracepoint,
-                &[
-                    point("tcp_rcv_space_adjust_tp_btf", "tcp_rcv_space_adjust"),
-                    point("sock_recv_length_tp_btf", "sock_recv_length"), // from 6.3
-                    twice!(point("sys_enter_splice_in", "sys_enter_splice")),
-                    twice!(point("sys_exit_splice_in", "sys_exit_splice")),
                 ],
             ),
             (
@@ -286,6 +303,8 @@ pub const CATALOG: &[Probe] = &[
         when: When::Start,
         why: "responses",
         variants: &[
+            // Likewise.
+            (Tracepoint, &[unlocked("sock_send_length_tp_btf", "sock_send_length")]),
             (
                 Fentry,
                 &[
@@ -317,7 +336,6 @@ pub const CATALOG: &[Probe] = &[
                     optional("unix_stream_sendpage_kretprobe", "unix_stream_sendpage"),
                 ],
             ),
-            (Tracepoint, &[point("sock_send_length_tp_btf", "sock_send_length")]),
             (
                 Syscall,
                 &[
@@ -454,10 +472,13 @@ mod tests {
             let variants: HashSet<Variant> = probe.variants.iter().map(|(variant, _)| *variant).collect();
             assert_eq!(variants.len(), probe.variants.len(), "{}", probe.name);
             assert!(matches!(variants.len(), 1 | 3 | 4), "{}", probe.name);
-            for point in probe.variants.iter().flat_map(|(_, points)| *points) {
-                assert!(programs.insert(point.program), "{}", point.program);
-                assert!(point.again.is_none_or(|again| programs.insert(again)), "{}", point.program);
+            let mut own = HashSet::new();
+            for (_, points) in probe.variants {
+                let all: Vec<_> = points.iter().flat_map(Point::programs).collect();
+                assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{}", probe.name);
+                own.extend(all); // of two variants one is taken
             }
+            own.into_iter().for_each(|program| assert!(programs.insert(program), "{program}"));
         }
     }
 

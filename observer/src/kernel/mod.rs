@@ -274,10 +274,10 @@ fn load(settings: Settings) -> Result<(Ebpf, Kernel), KernelError> {
     }
     capability::permission()?;
     capability::pid_namespace()?;
-    let Layout { offsets, facts, faultable } = layout()?;
+    let layout = layout()?;
     capability::mount_tracefs()?;
     let btf = Btf::from_sys_fs()?;
-    let (offsets, facts) = (Pod(offsets), Pod(facts));
+    let (offsets, facts) = (Pod(layout.offsets), Pod(layout.facts));
     // Late enough to gather many records, early enough to leave room until the reader runs.
     let wake_at = (settings.ring_bytes / 4).min(WAKE_AT_MOST);
     let ebpf = EbpfLoader::new()
@@ -290,7 +290,7 @@ fn load(settings: Settings) -> Result<(Ebpf, Kernel), KernelError> {
         .map_max_entries("SOCKETS", settings.connections)
         .map_max_entries("COUNTERS", u32::try_from(processors()?).unwrap_or(u32::MAX).saturating_mul(SLOTS))
         .load(OBJECT)?;
-    Ok((ebpf, Kernel { btf, preempts: Preempts::of_this_kernel(faultable) }))
+    Ok((ebpf, Kernel { btf, preempts: Preempts::of_this_kernel(&layout) }))
 }
 
 fn layout() -> Result<Layout, KernelError> {

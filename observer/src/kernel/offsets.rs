@@ -16,6 +16,8 @@ pub struct Layout {
     pub facts: Facts,
     /// Whether programs at system calls may wait for memory, and so are run with preemption on: from 7.2.
     pub faultable: bool,
+    /// Whether its SRCU has readers of several flavours: from 6.13.
+    pub flavours: bool,
 }
 
 /// Reads every offset; those that this kernel lacks are absent.
@@ -32,6 +34,7 @@ pub fn layout(btf: &Btf) -> Layout {
             iter_ubuf: btf.enumerator("ITER_UBUF").unwrap_or(ABSENT),
         },
         faultable: btf.has_function("trace_call_bpf_faultable"),
+        flavours: btf.offset("srcu_data.srcu_reader_flavor").is_some(),
     }
 }
 
