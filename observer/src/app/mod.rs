@@ -381,7 +381,6 @@ impl Observer {
         }
     }
 
-    /// Copies nothing of a process that is not a target, nor of those it forks.
     /// A process ended, or is reported no longer.
     fn ended(&mut self, process: ProcessKey) {
         self.sessions.ended(process);
@@ -389,6 +388,7 @@ impl Observer {
         self.sampler.ended(process);
     }
 
+    /// Copies nothing of a process that is not a target, nor of those it forks.
     fn disregard(&mut self, process: ProcessKey) {
         self.ended(process);
         let pid = process.pid;

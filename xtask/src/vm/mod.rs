@@ -29,7 +29,7 @@ use verdict::Verdict;
 const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7"];
 
 /// What runs on each kernel: every variant by force, and the observer's own choice, started after gunicorn.
-const CASES: [&str; 5] = ["kprobe", "fentry", "tracepoint", "syscall", LATE];
+const CASES: [&str; 4] = ["kprobe", "fentry", "tracepoint", LATE];
 
 /// The case whose chosen variants are compared with the golden file.
 const LATE: &str = "late";
@@ -58,7 +58,7 @@ pub struct Options {
     #[arg(long)]
     kernel: Vec<String>,
     /// An attach variant; may be repeated [default: each in turn]
-    #[arg(long, value_parser = ["kprobe", "fentry", "tracepoint", "syscall"], conflicts_with = "case")]
+    #[arg(long, value_parser = ["kprobe", "fentry", "tracepoint"], conflicts_with = "case")]
     attach: Vec<String>,
     /// A case: an attach variant, or `late`; may be repeated [default: all]
     #[arg(long, value_parser = CASES)]
