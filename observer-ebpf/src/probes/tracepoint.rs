@@ -62,7 +62,7 @@ pub fn moved(cx: &impl Entry, receives: bool) -> Option<()> {
         return None;
     }
     let socket = socket::followed(cx.arg(0)?)?;
-    // SAFETY: as above.
+    // SAFETY: a live map value; the program holds the RCU read lock for its whole run.
     let ready = unsafe { (*socket).arrived };
     io::moved(socket, &Call::ended(receives, buffers(), ready), size)
 }
@@ -99,6 +99,6 @@ fn argument(offset: u32) -> u64 {
     let task = unsafe { bpf_get_current_task_btf() };
     // SAFETY: the registers of the current task, which enters the kernel with them.
     let registers = unsafe { bpf_task_pt_regs(task) } as u64;
-    // SAFETY: the verifier refuses what is no field of the structure; a bad address reads as 0.
+    // SAFETY: the verifier refuses what is no field of `struct pt_regs`, and lets such a load of a bad address read 0.
     unsafe { read_volatile((registers + u64::from(offset)) as *const u64) }
 }
