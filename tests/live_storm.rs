@@ -17,6 +17,7 @@ use harness::gunicorn::Gunicorn;
 use harness::gunicorn::Launch;
 use harness::gunicorn::alive;
 use harness::gunicorn::cpu_ticks;
+use harness::gunicorn::kill;
 use harness::life::cause;
 use harness::life::named;
 use harness::life::role;
@@ -269,6 +270,35 @@ fn crash_loops() {
             assert_eq!(cause(&report.lines, gunicorn.service(), master), Some("shutdown"));
         }
     }
+}
+
+/// A master may be gone before its first slot is read: its end is told, under its name.
+#[test]
+fn a_master_that_fails_while_nobody_reads() {
+    let stage = Stage::enter("unread");
+    let observer = Observer::start(&[]);
+    let configured = stage.folder("marks").join("configured");
+    let marked = configured.display().to_string();
+    let launch = Launch::new("sync", "no_such_app:app").env("TEST_SLOW_CONFIG", &marked);
+    let gunicorn = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(
+                wait(PATIENCE, || configured.exists().then_some(())).is_some(),
+                "gunicorn does not start"
+            );
+            std::thread::sleep(Duration::from_millis(500)); // of the 2 s before the first slot
+            kill(observer.pid(), Signal::STOP);
+        });
+        Gunicorn::failing(&stage, &launch)
+    });
+    kill(observer.pid(), Signal::CONT);
+    observer.wait_gone(&[gunicorn.master()]);
+    let report = observer.stop();
+    report.assert_code(0);
+    assert_eq!(cause(&report.lines, gunicorn.service(), gunicorn.master()), Some("boot-failure"));
+    let names: Vec<_> =
+        instances(&report.lines, gunicorn.service()).map(|found| found.instance.clone()).collect();
+    assert_eq!(names, [gunicorn.master_name()]);
 }
 
 /// The traffic goes on while workers are replaced by order, by themselves and by force.

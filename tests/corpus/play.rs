@@ -323,6 +323,10 @@ impl<'a> Play<'a> {
         self.truth.clear();
         self.launched.wait().ok();
         if !self.faults.is_empty() {
+            let seen = self.place.first.seen();
+            let said = self.truth.members().map(|member| (member.pid, seen.story(self.mark, member.pid)));
+            self.faults
+                .extend(said.map(|(pid, story)| format!("after line {}, of {pid}: {story}", self.mark)));
             let log = self.truth.log();
             let tail: Vec<_> = log.lines().rev().take(6).collect();
             self.faults.push(format!("log ends: {}", tail.into_iter().rev().collect::<Vec<_>>().join(" / ")));

@@ -90,6 +90,16 @@ impl Seen {
         self.roles.get(&pid).into_iter().flatten().filter(move |(at, _)| *at > mark)
     }
 
+    /// All that was said of a process, for people.
+    pub fn story(&self, mark: usize, pid: u32) -> String {
+        let roles =
+            self.history(mark, pid).map(|(at, role)| format!("{at}: {}", role.as_deref().unwrap_or("none")));
+        let own = |event: &Event| event.parameters.get("pid") == Some(&pid.to_string());
+        let events = self.events.values().filter(|(at, event)| *at > mark && own(event));
+        let events = events.map(|(at, event)| format!("{at}: {} {:?}", event.name, event.parameters));
+        roles.chain(events).collect::<Vec<_>>().join(", ")
+    }
+
     /// The instance of a process.
     pub fn instance(&self, mark: usize, pid: u32) -> Option<&Instance> {
         let mut all = self.instances.iter().rev().filter(|(at, _)| *at > mark);

@@ -165,6 +165,14 @@ impl Gunicorn {
         gunicorn
     }
 
+    /// Starts a gunicorn that fails to boot, and waits until its master has ended.
+    pub fn failing(stage: &Stage, launch: &Launch) -> Self {
+        let mut gunicorn = Self::begin(stage, launch);
+        let ended = wait(PATIENCE, || gunicorn.child.try_wait().ok().flatten());
+        assert!(ended.is_some(), "gunicorn does not fail to boot:\n{}", gunicorn.log());
+        gunicorn
+    }
+
     fn begin(stage: &Stage, launch: &Launch) -> Self {
         let python = launch.python.clone().unwrap_or_else(Python::standard);
         let (service, base) = (stage.service(), stage.base.clone());

@@ -257,11 +257,11 @@ impl Observer {
 
     /// Reads a portion of the ring; whether there is more.
     fn read(&mut self) -> bool {
-        let Observer { probes, pipeline, tape, programs, outputs, records, .. } = self;
+        let Observer { probes, pipeline, tape, programs, sampler, outputs, records, .. } = self;
         let more = probes.ring.drain(DRAIN_LIMIT, |record| {
             *records += 1;
             if Programs::is_one(record) {
-                programs.take(record); // facts are made with it; its variables are on no tape
+                programs.take(record, sampler.images()); // facts are made with it; its variables are on no tape
                 return ControlFlow::Continue(());
             }
             if let Some(tape) = tape {
@@ -311,8 +311,7 @@ impl Observer {
         for output in outputs.drain(..) {
             match output {
                 Output::AskFacts(pid) => {
-                    let facts = facts::read(pid, self.programs.find(pid), self.sampler.images());
-                    let facts = facts.map(Box::new);
+                    let facts = self.programs.facts(pid, self.sampler.images()).map(Box::new);
                     let answer = facts.map_or(Input::Gone(pid), Input::Facts);
                     self.step(&answer);
                 }

@@ -388,15 +388,16 @@ pub const CATALOG: &[Probe] = &[
         why: "requests that workers decrypt themselves",
         variants: &[(
             Uprobe,
+            // In the order in which they come into a file: of what is seen to begin, the rest is seen.
             &[
-                point("ssl_read_uprobe", "SSL_read"),
-                point("ssl_read_ex_uprobe", "SSL_read_ex"),
                 point("ssl_write_uprobe", "SSL_write"),
                 point("ssl_write_ex_uprobe", "SSL_write_ex"),
-                point("ssl_set_bio_uprobe", "SSL_set_bio"),
-                point("ssl_set_accept_state_uprobe", "SSL_set_accept_state"),
-                point("ssl_do_handshake_uprobe", "SSL_do_handshake"),
+                point("ssl_read_uprobe", "SSL_read"),
+                point("ssl_read_ex_uprobe", "SSL_read_ex"),
                 point("ssl_free_uprobe", "SSL_free"),
+                point("ssl_do_handshake_uprobe", "SSL_do_handshake"),
+                point("ssl_set_accept_state_uprobe", "SSL_set_accept_state"),
+                point("ssl_set_bio_uprobe", "SSL_set_bio"),
                 point("ssl_done_uprobe", "ret"), // the last: at every return of the first four
             ],
         )],

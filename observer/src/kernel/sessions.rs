@@ -41,7 +41,8 @@ impl Probes {
             return Err("its probe is not loaded".to_owned());
         };
         let ebpf = self.programs.as_mut().ok_or("detached")?;
-        // Ends come first, so that no call begins whose end goes by.
+        // Ends come first, so that no call begins whose end goes by; then writes, so that no request comes without its
+        // response; what makes a session comes last, so that one is seen from its beginning or is an old one.
         let ends = ends.iter().map(|end| (last.program, *end));
         let begins = first.iter().map(|point| point.program).zip(begins);
         let begins = begins.filter_map(|(program, begin)| Some((program, (*begin)?)));

@@ -20,6 +20,13 @@ impl Program {
             environ: facts::pick(environ),
         }
     }
+
+    /// Whether its command line or environment has gunicorn's name somewhere.
+    pub fn speaks_of_gunicorn(&self) -> bool {
+        let variables = self.environ.iter().map(|(name, _)| name);
+        let mut words = self.argv.iter().chain(variables);
+        words.any(|word| word.to_ascii_lowercase().contains("gunicorn"))
+    }
 }
 
 #[cfg(test)]
@@ -32,5 +39,7 @@ mod tests {
         assert_eq!(program.argv, ["gunicorn", "-n", "", "app:app"]);
         assert_eq!(program.environ, [("SW_AGENT_NAME".to_owned(), "shop".to_owned())]);
         assert_eq!(Program::new(b"", b""), Program::default());
+        assert!(program.speaks_of_gunicorn() && !Program::default().speaks_of_gunicorn());
+        assert!(Program::new(b"python\0serve.py\0", b"GUNICORN_CMD_ARGS=-w 2\0").speaks_of_gunicorn());
     }
 }

@@ -27,14 +27,14 @@ use super::stripped;
 
 /// What CPython calls: up to 3.9 `SSL_read` and `SSL_write`, then those with `_ex`.
 const FUNCTIONS: [&str; 8] = [
-    "SSL_read",
-    "SSL_read_ex",
     "SSL_write",
     "SSL_write_ex",
-    "SSL_set_bio",
-    "SSL_set_accept_state",
-    "SSL_do_handshake",
+    "SSL_read",
+    "SSL_read_ex",
     "SSL_free",
+    "SSL_do_handshake",
+    "SSL_set_accept_state",
+    "SSL_set_bio",
 ];
 /// So many of them move bytes, and say how many when they return.
 const MOVING: usize = 4;
@@ -155,8 +155,8 @@ fn named<'a>(elf: &impl Object<'a>) -> Option<Functions> {
 
 /// Where they are entered and where they return; an error where one is not certain.
 fn placed<'a>(elf: &impl Object<'a>, code: &Code<'_>, functions: Functions) -> Result<Places, &'static str> {
-    let [read, read_ex, write, write_ex, rest @ ..] = &functions;
-    let [made, accepts, greets, _] = rest;
+    let [write, write_ex, read, read_ex, rest @ ..] = &functions;
+    let [_, greets, accepts, made] = rest;
     let moves = read.or(*read_ex).and(write.or(*write_ex));
     if moves.and(*made).and(*accepts).and(*greets).is_none() {
         return Err("it lacks functions of OpenSSL 1.1.1");

@@ -63,7 +63,7 @@ pub(super) fn functions<'a>(
         let made = only(makes.calls.intersection(&set_fd.calls).copied())?;
         let accepts = search.accepts(&makes)?;
         // Without `SSL_free`: the next session at its address passes `SSL_set_bio`, which forgets the last one.
-        Some([read, read_ex, write, write_ex, Some(made), Some(accepts), Some(handshake), None])
+        Some([write, write_ex, read, read_ex, None, Some(handshake), Some(accepts), Some(made)])
     };
     Some(all().ok_or("it does not name its functions, and they are not certain without"))
 }
