@@ -124,6 +124,26 @@ fn an_application_without_a_name() {
     observer.stop().assert_code(0);
 }
 
+/// Nothing on its command line says what it serves.
+#[test]
+fn a_gunicorn_inside_another_program() {
+    let stage = Stage::enter("frameworks-embedded");
+    let python = environment();
+    let observer = Observer::start(&[]);
+    for (class, framework, component) in ALL {
+        // As above.
+        if (class, framework) == ("tornado", "bare") || framework == "quart" {
+            continue;
+        }
+        let launch = launch(&python, class, framework).embedded("framework_server.py").workers(1);
+        let gunicorn = Gunicorn::start(&stage, &launch);
+        let sent = ask(&gunicorn, 2);
+        let found = components(&observer, gunicorn.service(), sent.len());
+        assert_eq!(found, [component; 2], "{framework} on {class}\n{}", observer.stderr());
+    }
+    observer.stop().assert_code(0);
+}
+
 /// A framework that is imported with the first request is found soon after it.
 #[test]
 fn a_framework_that_comes_late() {

@@ -266,7 +266,7 @@ fn what_is_cut_off_is_an_error() {
     assert_eq!(report.drops(), &BTreeMap::new());
 }
 
-/// nghttp2's, with many streams on each connection, and curl's, which begins in each of the ways.
+/// nghttp2's, with many streams on each connection, curl's, which begins in each of the ways, and httpx.
 #[test]
 fn other_clients_are_read() {
     const MANY: usize = 600;
@@ -278,24 +278,32 @@ fn other_clients_are_read() {
         observer.wait_instances(&gunicorn.workers());
         let scheme = if how == How::Tls { "https" } else { "http" };
         let url = |path: &str| format!("{scheme}://{}{path}", port(&gunicorn));
-        let said = client("h2load", &["-n", &MANY.to_string(), "-c", "6", "-m", "30", &url("/plain/load")]);
+        let said =
+            client(tool("h2load"), &["-n", &MANY.to_string(), "-c", "6", "-m", "30", &url("/plain/load")]);
         assert!(said.contains(&format!("{MANY} succeeded")), "{said}\n{}", gunicorn.log());
         let knows = if how == How::Tls { "--http2" } else { "--http2-prior-knowledge" };
         for how in [knows, "--http2"] {
-            let said =
-                client("curl", &["-sSk", how, "-w", "%{http_version}", "-d", "body", &url("/echo/curl")]);
+            let said = client(
+                tool("curl"),
+                &["-sSk", how, "-w", "%{http_version}", "-d", "body", &url("/echo/curl")],
+            );
             assert_eq!(said, "body2", "{how}\n{}", gunicorn.log());
         }
+        let script = package().join("apps/httpx_client.py").display().to_string();
+        let base = url("");
+        let said = client(python().script("python"), &[&script, &base, "20"]);
+        assert_eq!(said.trim(), "{'HTTP/2'} {200}", "{}", gunicorn.log());
         let count = |lines: &[_], path: &str| {
             let spans = segments(lines, gunicorn.service()).filter_map(|segment| segment.spans.last());
             spans.filter(|span| span.operation == path && span.tag("http.status_code") == Some("200")).count()
         };
-        let mut seen = (0, 0);
+        let wanted = [("/plain/load", MANY), ("/echo/curl", 2), ("/plain/httpx", 1), ("/echo/httpx", 20)];
+        let mut seen = Vec::new();
         observer.wait(PATIENCE, |lines| {
-            seen = (count(lines, "/plain/load"), count(lines, "/echo/curl"));
-            seen == (MANY, 2)
+            seen = wanted.map(|(path, _)| (path, count(lines, path))).to_vec();
+            seen == wanted
         });
-        assert_eq!(seen, (MANY, 2), "{}", observer.stderr());
+        assert_eq!(seen, wanted, "{}", observer.stderr());
     }
     let report = observer.stop();
     report.assert_code(0);
@@ -303,10 +311,16 @@ fn other_clients_are_read() {
 }
 
 /// What a program says; it has to succeed.
-fn client(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(tool(program)).args(arguments).output();
-    let output = must(output, format_args!("run {program}"));
+fn client(program: impl AsRef<Path>, arguments: &[&str]) -> String {
+    let program = program.as_ref();
+    let output = Command::new(program).args(arguments).output();
+    let output = must(output, format_args!("run {}", program.display()));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{program}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}: {said}{}",
+        program.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     said
 }

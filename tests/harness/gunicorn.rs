@@ -50,6 +50,8 @@ pub struct Launch {
     pub agent: bool,
     /// Its workers speak TLS themselves, and clients this version.
     pub tls: Option<Version>,
+    /// A program of `tests/apps` that has gunicorn and the application inside.
+    pub embedded: Option<&'static str>,
 }
 
 impl Launch {
@@ -67,7 +69,14 @@ impl Launch {
             python: None,
             agent: false,
             tls: None,
+            embedded: None,
         }
+    }
+
+    /// Inside this program of `tests/apps`, which knows what it serves.
+    pub fn embedded(mut self, program: &'static str) -> Self {
+        self.embedded = Some(program);
+        self
     }
 
     /// With a certificate, for clients of this version.
@@ -186,7 +195,13 @@ impl Gunicorn {
         };
         let log = must(File::create(dir.join("log")), "make gunicorn's log");
         let apps = package().join("apps");
-        let mut command = Command::new(python.script(if launch.agent { "sw-python" } else { "gunicorn" }));
+        let script = match (launch.agent, launch.embedded) {
+            (true, _) => "sw-python",
+            (false, Some(_)) => "python",
+            (false, None) => "gunicorn",
+        };
+        let mut command = Command::new(python.script(script));
+        command.args(launch.embedded);
         command.current_dir(&apps).env_clear().stdin(std::process::Stdio::null());
         command.stdout(must(log.try_clone(), "share gunicorn's log")).stderr(log);
         let mut path = "/usr/bin:/bin".to_owned();
@@ -220,7 +235,10 @@ impl Gunicorn {
             let (certificate, key) = tls::certificate(&dir);
             command.arg("--certfile").arg(certificate).arg("--keyfile").arg(key);
         }
-        command.args(&launch.args).arg(launch.app);
+        command.args(&launch.args);
+        if launch.embedded.is_none() {
+            command.arg(launch.app);
+        }
         let child = must(command.spawn(), format_args!("start {command:?}"));
         let mut gunicorn =
             Self { child, service, base, address: Address::Unix(socket), dir, app: launch.app };
