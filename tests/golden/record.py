@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Records the tapes of this folder from real runs: `record.py OBSERVER PYTHON OLD_PYTHON [CASE…]`, as root.
 
-PYTHON is an environment with what tests/apps/requirements.txt names, OLD_PYTHON one with gunicorn 20.1.0. Everything runs
-in namespaces of its own, so that a tape names no machine; what the observer saw of other processes is left out of it.
+PYTHON is an environment with what tests/apps/requirements.txt names, and for `http2` tests/apps/http2.txt, OLD_PYTHON one
+with gunicorn 20.1.0. Everything runs in namespaces of its own, so that a tape names no machine; what the observer saw of
+other processes is left out of it.
 """
 import base64
 import json
@@ -10,6 +11,7 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -29,6 +31,7 @@ def gunicorn(*args, app="wsgi_app:app", python="python", more=None):
     child = subprocess.Popen(command, cwd="/srv/apps", env=environ, stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     where = next((word for word in args if "unix:" in word), None)
+    connect.encrypted = "--certfile" in args
     for _ in range(200):
         try:
             ask("GET", "/plain/ready", "Connection: close", unix=where)
@@ -45,6 +48,11 @@ def connect(unix=None):
     else:
         s = socket.create_connection(("127.0.0.1", PORT))
     s.settimeout(10)
+    if connect.encrypted:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        s = context.wrap_socket(s)
     return s
 
 
@@ -148,6 +156,46 @@ def uvicorn():
     read(s, b"100 Continue\r\n\r\n")
     s.sendall(b"body")
     read(s, b"body")
+    close(s)
+    return child
+
+
+def http2():
+    """Gthread worker: HTTP/2 by a client that knows, then by one that asks over HTTP/1; several streams, one cut off."""
+    worker = ("--worker-class", "gthread", "--threads", "2", "--http-protocols", "h2,h1", "--http2-cleartext", "both")
+    child = gunicorn("--workers", "1", *worker, *BIND)
+    request = lambda method, path, query="", headers=(), body=0, reset=False: {
+        "method": method, "path": path, "query": query, "headers": headers, "body": body, "reset": reset}
+    sw8 = "-".join(["1", "dHJhY2U=", "c2VnbWVudA==", "3", "ZnJvbnQ=", "ZnJvbnQtMQ==", "L3Vw", "Z29sZGVuOjgwMDA="])
+    asked = [
+        request("GET", "/plain/1", "?secret=1"),
+        request("POST", "/echo/2", body=32),
+        request("GET", "/missing/3"),
+        request("GET", "/plain/4", headers=[["sw8", sw8]]),
+        request("POST", "/echo/5", body=3_200, reset=True),
+        request("HEAD", "/plain/6"),
+    ]
+    for how in ("prior", "upgrade"):
+        client = ["/opt/python/bin/python", "/srv/apps/http2_client.py", "127.0.0.1", str(PORT), how]
+        subprocess.run(client, input=json.dumps([asked]), text=True, check=True, stdout=subprocess.DEVNULL)
+    return child
+
+
+def tls():
+    """Gthread worker that decrypts itself: two requests on a connection, then one cut off."""
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=golden", "-days", "2"]
+    subprocess.run([*make, "-keyout", "/srv/key", "-out", "/srv/certificate"], check=True, stderr=subprocess.DEVNULL)
+    worker = ("--worker-class", "gthread", "--threads", "2", "--certfile", "/srv/certificate", "--keyfile", "/srv/key")
+    child = gunicorn("--workers", "1", *worker, *BIND)
+    s = connect()
+    s.sendall(head("GET", "/plain/1"))
+    read(s, b"\r\n\r\n")
+    s.sendall(head("POST", "/echo/2", "Content-Length: 5") + b"hello")
+    read(s, b"hello")
+    close(s)
+    s = connect()
+    s.sendall(head("POST", "/echo/3", "Content-Length: 5") + b"he")
+    time.sleep(0.3)
     close(s)
     return child
 
@@ -331,8 +379,8 @@ def saturated():
 
 
 CASES = [
-    sync, rules, gthread, uvicorn, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back, timeout_sync,
-    timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom, saturated,
+    sync, rules, gthread, uvicorn, http2, tls, late, recycled, killed, unix, reload_20, reload_27, promoted, rolled_back,
+    timeout_sync, timeout_gthread, timeout_gevent, timeout_tornado, timeout_asgi, timeout_uvicorn, oom, saturated,
 ]
 
 
