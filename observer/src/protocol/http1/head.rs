@@ -8,7 +8,7 @@ use super::body::Body;
 use super::phrase::Phrase;
 use super::proxy;
 
-/// Most headers of one head; a head with more is not understood.
+/// Most headers of a head that is read at once; those of one with more are read line by line.
 const HEADERS: usize = 256;
 /// Headers of nearly every head: room for more takes longer to make ready than the head to read.
 const FEW_HEADERS: usize = 24;
@@ -157,9 +157,11 @@ impl Side for Request {
             return Line::Proxied(proxy::client(line));
         }
         match request_line(line) {
-            Some((method, target, version)) if is_http1(version) => Line::Good((method, target)),
             Some((b"PRI", b"*", b"HTTP/2.0")) => Line::Bad(Fault::Http2),
-            _ => Line::Bad(Fault::NotHttp),
+            Some((method, target, version)) if is_http1(version) || is_taken_for_http1(version) => {
+                Line::Good((method, target))
+            }
+            _ => without_version(line).map_or(Line::Bad(Fault::NotHttp), Line::Good),
         }
     }
 
@@ -286,6 +288,9 @@ impl Upgrade {
     }
 }
 
+/// Headers that say how long a body is.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+
 /// The headers we need.
 #[derive(Default)]
 pub struct Fields<'a> {
@@ -298,18 +303,18 @@ pub struct Fields<'a> {
     close: bool,
     keep_alive: bool,
     upgrade: Upgrade,
-    /// They could not be read, so nothing is known of the body.
+    /// Servers differ in how they read what says how long the body is.
     unclear: bool,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads headers with the blank line after them; whatever else they are, they are unclear.
+    /// Reads headers with the blank line after them, as lenient as any server is.
     pub fn read(bytes: &'a [u8]) -> Fields<'a> {
-        let unclear = || Fields { unclear: true, ..Fields::default() };
-        Fields::at_front(bytes).map_or_else(unclear, |(fields, _)| fields)
+        Fields::at_front(bytes).map_or_else(|| Fields::leniently(bytes), |(fields, _)| fields)
     }
 
-    /// Reads headers at the front of `bytes`, and says how many bytes they take with the blank line after them.
+    /// Reads headers at the front of `bytes`, and says how many bytes they take with the blank line after them; nothing where
+    /// there are too many, or one that not every server takes.
     pub fn at_front(bytes: &'a [u8]) -> Option<(Fields<'a>, usize)> {
         let mut room = [httparse::EMPTY_HEADER; FEW_HEADERS];
         match httparse::parse_headers(bytes, &mut room) {
@@ -328,6 +333,27 @@ impl<'a> Fields<'a> {
             fields.take(header.name, header.value);
         }
         Some((fields, len))
+    }
+
+    /// Reads them line by line. h11 joins lines that begin with a blank to the one before, as gunicorn does when it is told to,
+    /// and takes control characters; what is no header at all is refused or passed over.
+    fn leniently(bytes: &'a [u8]) -> Fields<'a> {
+        let mut fields = Fields::default();
+        let mut frames = false;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            if let [b' ' | b'\t', ..] = line {
+                fields.unclear |= frames;
+                continue;
+            }
+            let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+            let (name, value) = line.split_at(colon);
+            let bare = name.trim_ascii();
+            frames = FRAMING.iter().any(|known| bare.eq_ignore_ascii_case(known.as_bytes()));
+            fields.unclear |= frames && bare != name;
+            let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+            fields.take(std::str::from_utf8(bare).unwrap_or_default(), value);
+        }
+        fields
     }
 
     fn take(&mut self, name: &str, value: &'a [u8]) {
@@ -355,7 +381,8 @@ impl<'a> Fields<'a> {
             }
             15 if is("sw8-correlation") => _ = self.correlation.get_or_insert(value),
             17 if is("transfer-encoding") => {
-                for item in items(value) {
+                // `identity` is no coding; gunicorn and Tornado take it.
+                for item in items(value).filter(|item| !item.eq_ignore_ascii_case(b"identity")) {
                     let chunked = item.eq_ignore_ascii_case(b"chunked");
                     self.coding = if chunked { Coding::Chunked } else { Coding::Other };
                 }
@@ -394,6 +421,20 @@ pub fn is_request(bytes: &[u8]) -> bool {
 
 fn is_http1(version: &[u8]) -> bool {
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'])
+}
+
+/// httptools serves these and a line without a version like 1.0 (`llhttp`); whoever else refuses them answers all the same.
+fn is_taken_for_http1(version: &[u8]) -> bool {
+    matches!(version, b"HTTP/0.9" | b"HTTP/2.0")
+}
+
+/// Method and target of a line without a version.
+fn without_version(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = line.iter().position(|byte| *byte == b' ')?;
+    let (method, target) = (line.get(..at)?, line.get(at..)?.trim_ascii());
+    let is_method = (1..=METHOD_LIMIT).contains(&at) && method.iter().all(u8::is_ascii_uppercase);
+    let is_target = target.starts_with(b"/") || target.starts_with(b"http://");
+    (is_method && is_target && !target.contains(&b' ')).then_some((method, target))
 }
 
 /// Bytes of a status line up to its status.

@@ -102,8 +102,14 @@ fn other_protocols_are_recognised() {
     assert_eq!(targets(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"), "Tls");
     assert_eq!(targets(b"\x00\x8c\x01\x00\x0e\x00REQUEST_METHOD"), "Uwsgi");
     assert_eq!(targets(b"GET /1 HTTP/1.1\r\n\r\n\x16\x03\x01"), "/1 . NotHttp");
+    assert_eq!(
+        targets(b"GET /1\r\nHost: a\r\n\r\nGET /2 HTTP/0.9\r\n\r\nGET /3 HTTP/2.0\r\n\r\n"),
+        "/1 . /2 . /3 ."
+    );
     assert_eq!(targets(b"hello\r\n"), "NotHttp");
-    assert_eq!(targets(b"GET /\r\n"), "NotHttp");
+    assert_eq!(targets(b"GET 1\r\n"), "NotHttp");
+    assert_eq!(targets(b"GET /1 2\r\n"), "NotHttp");
+    assert_eq!(targets(b"GET /1 HTTP/3.0\r\n\r\n"), "NotHttp");
     assert_eq!(targets(b"GET  HTTP/1.1\r\n\r\n"), "NotHttp");
     assert_eq!(targets(b"CONNECT h:443 HTTP/1.1\r\n\r\n\x16\x03\x01"), "h:443 .");
 }
@@ -122,7 +128,36 @@ fn contradictory_framing_ends_what_is_known() {
     assert_eq!(with("Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n"), "/1 Gap");
     assert_eq!(with("Transfer-Encoding: chunked\r\n\r\n\r\n"), "/1 Gap");
     assert_eq!(with("Transfer-Encoding: chunked\r\n\r\n-1\r\n"), "/1 Gap");
-    assert_eq!(with("Bad\0Name: x"), "/1 Gap");
+    assert_eq!(with("Content-Length: 4\r\n 4"), "/1 Gap");
+    assert_eq!(with("Bad\0Name: x\r\nContent-Length : 4"), "/1 Gap");
+}
+
+/// Some servers take what others refuse, and go on behind it.
+#[test]
+fn odd_headers_hide_no_others() {
+    let read = |headers: &str| {
+        let bytes =
+            format!("POST /1 HTTP/1.1\r\n{headers}\r\nHost: h\r\nSw8: x\r\nContent-Length: 4\r\n\r\nabcd");
+        let head = requests(bytes.as_bytes()).into_iter().find_map(|event| match event {
+            Event::Head(head) => Some(head),
+            Event::Proxied(_) | Event::Began | Event::Ended | Event::Failed(_) => None,
+        });
+        let head = head.unwrap();
+        (targets([bytes.as_bytes(), b"GET /2 HTTP/1.1\r\n\r\n"].concat().as_slice()), head.host, head.sw8)
+    };
+    let wanted = ("/1 . /2 .".to_owned(), Some("h".into()), Some("x".into()));
+    for odd in [
+        "A: b\r\n  folded\r\n\tmore",
+        "A: b\x01c",
+        "A\0: b",
+        "No colon",
+        ": no name",
+        "A : b",
+        "Transfer-Encoding: identity",
+    ] {
+        assert_eq!(read(odd), wanted, "{odd:?}");
+    }
+    assert_eq!(read(&vec!["A: b"; 300].join("\r\n")), wanted);
 }
 
 #[test]
