@@ -104,9 +104,8 @@ fn every_framework_has_its_component() {
 }
 
 /// What the application is cannot be found by its name: what is imported tells.
-#[test]
-fn an_application_without_a_name() {
-    let stage = Stage::enter("frameworks-nameless");
+fn nameless(name: &str, change: impl Fn(Launch) -> Launch) {
+    let stage = Stage::enter(name);
     let python = environment();
     let observer = Observer::start(&[]);
     for (class, framework, component) in ALL {
@@ -114,9 +113,7 @@ fn an_application_without_a_name() {
         if (class, framework) == ("tornado", "bare") || framework == "quart" {
             continue;
         }
-        let mut launch = launch(&python, class, framework).env("NAMELESS", "1").workers(1);
-        launch.app = "framework_app:create()";
-        let gunicorn = Gunicorn::start(&stage, &launch);
+        let gunicorn = Gunicorn::start(&stage, &change(launch(&python, class, framework).workers(1)));
         let sent = ask(&gunicorn, 2);
         let found = components(&observer, gunicorn.service(), sent.len());
         assert_eq!(found, [component; 2], "{framework} on {class}\n{}", observer.stderr());
@@ -124,24 +121,20 @@ fn an_application_without_a_name() {
     observer.stop().assert_code(0);
 }
 
-/// Nothing on its command line says what it serves.
+/// What a call returns has none.
+#[test]
+fn an_application_without_a_name() {
+    nameless("frameworks-nameless", |launch| {
+        let mut launch = launch.env("NAMELESS", "1");
+        launch.app = "framework_app:create()";
+        launch
+    });
+}
+
+/// Nothing on the command line says what it serves.
 #[test]
 fn a_gunicorn_inside_another_program() {
-    let stage = Stage::enter("frameworks-embedded");
-    let python = environment();
-    let observer = Observer::start(&[]);
-    for (class, framework, component) in ALL {
-        // As above.
-        if (class, framework) == ("tornado", "bare") || framework == "quart" {
-            continue;
-        }
-        let launch = launch(&python, class, framework).embedded("framework_server.py").workers(1);
-        let gunicorn = Gunicorn::start(&stage, &launch);
-        let sent = ask(&gunicorn, 2);
-        let found = components(&observer, gunicorn.service(), sent.len());
-        assert_eq!(found, [component; 2], "{framework} on {class}\n{}", observer.stderr());
-    }
-    observer.stop().assert_code(0);
+    nameless("frameworks-embedded", |launch| launch.embedded("framework_server.py"));
 }
 
 /// A framework that is imported with the first request is found soon after it.

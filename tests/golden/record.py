@@ -88,6 +88,12 @@ def close(s):
 BIND = ("--bind", f"127.0.0.1:{PORT}")
 
 
+def sw8():
+    """What a caller says of itself."""
+    part = lambda text: base64.b64encode(text.encode()).decode()
+    return "-".join(["1", part("trace"), part("segment"), "3", *map(part, ("front", "front-1", "/up", "golden:8000"))])
+
+
 def sync():
     """Sync worker: a connection per request; 200, 404, 500, HEAD, a body, an inbound sw8 header and a wrong one."""
     child = gunicorn("--workers", "1", *BIND)
@@ -96,9 +102,7 @@ def sync():
     ask("GET", "/fail/3")
     ask("HEAD", "/plain/4")
     ask("POST", "/echo/5", "Content-Length: 5", body=b"hello")
-    part = lambda text: base64.b64encode(text.encode()).decode()
-    sw8 = ["1", part("trace"), part("segment"), "3", part("front"), part("front-1"), part("/up"), part("golden:8000")]
-    ask("GET", "/plain/6", "sw8: " + "-".join(sw8))
+    ask("GET", "/plain/6", f"sw8: {sw8()}")
     ask("GET", "/plain/7", "sw8: nonsense")
     ask("GET", "/empty/8")
     time.sleep(2.5)  # two samples
@@ -166,12 +170,11 @@ def http2():
     child = gunicorn("--workers", "1", *worker, *BIND)
     request = lambda method, path, query="", headers=(), body=0, reset=False: {
         "method": method, "path": path, "query": query, "headers": headers, "body": body, "reset": reset}
-    sw8 = "-".join(["1", "dHJhY2U=", "c2VnbWVudA==", "3", "ZnJvbnQ=", "ZnJvbnQtMQ==", "L3Vw", "Z29sZGVuOjgwMDA="])
     asked = [
         request("GET", "/plain/1", "?secret=1"),
         request("POST", "/echo/2", body=32),
         request("GET", "/missing/3"),
-        request("GET", "/plain/4", headers=[["sw8", sw8]]),
+        request("GET", "/plain/4", headers=[["sw8", sw8()]]),
         request("POST", "/echo/5", body=3_200, reset=True),
         request("HEAD", "/plain/6"),
     ]
